@@ -1,0 +1,100 @@
+"""The package in three lines: load a model, ask it for pictures, ask it about pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image as Picture
+
+from mixmodal.checkpoint import from_pretrained
+from mixmodal.compute import fast_dtype
+from mixmodal.generate import Request, generate
+from mixmodal.model import Model
+from mixmodal.parts import Document, Image, Text
+from mixmodal.sampling import Settings
+
+
+def load(where: str | Path, device: str = "cpu", dtype: torch.dtype | None = None) -> Loaded:
+    """A model ready to be asked: `where` is a run's folder, a model's folder, or "builtin:NAME".
+
+    Raises:  FileNotFoundError that says where was looked.
+    """
+    model, about = from_pretrained(where)
+    return Loaded(model.to(device), about, dtype or fast_dtype(device))
+
+
+class Loaded:
+    """A trained model, what is known about it, and the ways to ask it."""
+
+    def __init__(self, model: Model, about: dict[str, Any], dtype: torch.dtype) -> None:
+        self.model, self.about, self.dtype = model, about, dtype
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the pictures it was trained on."""
+        return tuple(self.about.get("sample_size", (32, 32)))
+
+    def settings(self, **chosen: Any) -> Settings:
+        """The model's own sampling settings with some of them chosen otherwise; None leaves one as it is."""
+        own = Settings(steps=self.about.get("steps_sampled", 25), guidance=self.about.get("guidance", 2.0))
+        return replace(own, **{key: value for key, value in chosen.items() if value is not None})
+
+    def generate(
+        self, documents: Sequence[Document], settings: Settings | None = None, seed: int = 0, free: int = 0
+    ) -> list[Document]:
+        """The documents with every empty wanted part made; `free` lets the model add that many parts of its own."""
+        settings = settings or self.settings()
+        requests = [
+            Request(replace(document, key=number), settings, seed, free) for number, document in enumerate(documents)
+        ]
+        return generate(self.model, requests, dtype=self.dtype)
+
+    def sample(
+        self,
+        prompts: str | Sequence[str],
+        *,
+        n: int = 1,
+        size: tuple[int, int] | None = None,
+        seed: int = 0,
+        **chosen: Any,
+    ) -> list[Picture.Image]:
+        """`n` pictures for every prompt, in the order of the prompts.
+
+        Units:   `size` is (height, width) in pixels; further arguments are those of Settings (steps, guidance, ...).
+        """
+        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        wanted = Image(size=size or self.size)
+        documents = [Document((Text(prompt), wanted)) for prompt in prompts for _ in range(n)]
+        made = self.generate(documents, self.settings(**chosen), seed)
+        return [Picture.fromarray(document.parts[-1].pixels) for document in made]
+
+    def caption(self, pictures: Any, *, prompt: str = "", seed: int = 0, fit: bool = True, **chosen: Any) -> list[str]:
+        """What the model writes about each picture (a path, a PIL picture, or a uint8 array); after `prompt`, if given.
+
+        `fit` brings pictures to the size that the model was trained on, cropping what does not fit.
+        """
+        from mixmodal.data.pictures import decode
+
+        if isinstance(pictures, (str, Path, Picture.Image, np.ndarray)):
+            pictures = [pictures]
+        documents = []
+        for picture in pictures:
+            if isinstance(picture, (str, Path)):
+                pixels = (
+                    decode(Path(picture).read_bytes(), max(self.size))
+                    if fit
+                    else np.asarray(Picture.open(picture).convert("RGB"))
+                )
+            elif isinstance(picture, Picture.Image):
+                picture = picture.convert("RGB")
+                pixels = np.asarray(picture.resize(self.size[::-1]) if fit else picture)
+            else:
+                pixels = picture
+            asked = (Text(prompt, wanted=False),) if prompt else ()
+            documents.append(Document((Image(pixels, wanted=False), *asked, Text())))
+        return [made.parts[-1].text for made in self.generate(documents, self.settings(**chosen), seed)]

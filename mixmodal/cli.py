@@ -1,0 +1,256 @@
+"""The command line. It imports torch only when a command has been understood."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tyro.conf import Positional, arg, subcommand
+
+
+@dataclass
+class Train:
+    """Train a recipe. Before it starts it tells parameters, FLOPs, memory and time."""
+
+    recipe: Positional[str]
+    """Name of a recipe (`mixmodal recipes` lists them), or the folder of a run to go on with (--resume)."""
+    out: Path | None = None
+    """Folder of the run; runs/RECIPE unless given."""
+    resume: bool = False
+    """Go on from the newest checkpoint in the folder."""
+    dry_run: bool = False
+    """Only tell what it would cost."""
+    data: Path | None = None
+    """Your own folder of pictures with captions beside them, or JSON lines: for recipes that read a folder."""
+    set: tuple[str, ...] = ()
+    """Settings as dotted.key=value, for example optim.rate=0.001 model.trunk.depth=8."""
+
+    def run(self) -> None:
+        """Train, or tell the cost."""
+        from mixmodal.config import override
+        from mixmodal.recipes import own_data, recipe
+        from mixmodal.train import prepare, train
+
+        chosen = recipe(self.recipe)
+        if self.data is not None:
+            chosen = own_data(chosen, self.data)
+        chosen = override(chosen, self.set)
+        if self.dry_run:
+            run = prepare(chosen)
+            for line in run.cost.lines(run.peak, chosen.steps):
+                print(line)
+            return
+        folder = self.out or Path("runs") / self.recipe
+        train(chosen, folder, resume=self.resume)
+        print(f"the model is in {folder / 'model'}")
+
+
+@dataclass
+class Sample:
+    """Draw pictures for prompts."""
+
+    model: Positional[str]
+    """A run's folder, a model's folder, or builtin:NAME."""
+    prompt: Positional[tuple[str, ...]]
+    """What to draw."""
+    n: int = 1
+    """How many for each prompt."""
+    size: str = ""
+    """SIDE or HEIGHTxWIDTH in pixels; the model's own unless given."""
+    steps: int | None = None
+    """Evaluations of the model for one picture."""
+    guidance: float | None = None
+    """How strongly the prompt is followed; 1 is plain."""
+    seed: int = 0
+    """The same seed on the same machine gives the same pictures."""
+    output: Annotated[Path, arg(aliases=["-o"])] = Path("sample.png")
+    """File for one picture; with several, a number is added to its name."""
+    scale: int = 1
+    """Enlarge the saved pictures by this factor."""
+
+    def run(self) -> None:
+        """Write the pictures."""
+        if not self.prompt:
+            raise ValueError("no prompt was given: write what to draw, in quotation marks")
+        from mixmodal.api import load
+
+        size = tuple(int(side) for side in self.size.lower().split("x")) if self.size else None
+        if size and len(size) == 1:
+            size = (size[0], size[0])
+        model = load(self.model)
+        pictures = model.sample(
+            self.prompt, n=self.n, size=size, seed=self.seed, steps=self.steps, guidance=self.guidance
+        )
+        self.output.parent.mkdir(parents=True, exist_ok=True)
+        for number, picture in enumerate(pictures):
+            name = self.output if len(pictures) == 1 else self.output.with_stem(f"{self.output.stem}_{number}")
+            if self.scale > 1:
+                picture = picture.resize((picture.width * self.scale, picture.height * self.scale), 0)
+            picture.save(name)
+            print(f"{name}  {self.prompt[number // self.n]}")
+
+
+@dataclass
+class Caption:
+    """Write about pictures."""
+
+    model: Positional[str]
+    """A run's folder, a model's folder, or builtin:NAME."""
+    files: Positional[tuple[Path, ...]]
+    """Picture files."""
+    prompt: str = ""
+    """A question or an opening, put after the picture."""
+    seed: int = 0
+    """For drawn words; the likeliest are taken unless a temperature is given."""
+    temperature: float | None = None
+    """0 takes the likeliest word."""
+
+    def run(self) -> None:
+        """Print one line for each picture."""
+        from mixmodal.api import load
+
+        for name in self.files:
+            if not name.exists():
+                raise ValueError(f"{name} is not there: give picture files")
+        said = load(self.model).caption(
+            list(self.files), prompt=self.prompt, seed=self.seed, temperature=self.temperature
+        )
+        for name, line in zip(self.files, said, strict=True):
+            print(f"{name}: {line}")
+
+
+@dataclass
+class Eval:
+    """Score a model exactly on a world with answers."""
+
+    model: Positional[str]
+    """A run's folder, a model's folder, or builtin:NAME."""
+    suite: str
+    """Name of a suite: scenes or glyphs."""
+    n: int = 500
+    """How many are asked in each direction."""
+    json: Path | None = None
+    """File for the scores."""
+    seed: int = 0
+    """Seed of the questions and of the samples."""
+    steps: int | None = None
+    """Evaluations of the model for one picture."""
+    guidance: float | None = None
+    """How strongly prompts are followed."""
+    set: tuple[str, ...] = ()
+    """The suite's own options as key=value, for example level=full size=32."""
+
+    def run(self) -> None:
+        """Print the scores, and save them."""
+        from mixmodal.api import load
+        from mixmodal.checkpoint import write_json
+        from mixmodal.judge.suites import Exam, examine, lines
+
+        loaded = load(self.model)
+        options = {}
+        for setting in self.set:
+            key, _, value = setting.partition("=")
+            options[key] = int(value) if value.isdigit() else value
+        exam = Exam(
+            loaded.model,
+            loaded.about,
+            self.n,
+            self.seed,
+            loaded.settings(steps=self.steps, guidance=self.guidance),
+            loaded.dtype,
+            options,
+        )
+        scores = examine(self.suite, exam)
+        print("\n".join(lines(scores)))
+        if self.json:
+            self.json.parent.mkdir(parents=True, exist_ok=True)
+            write_json(self.json, {"model": self.model, **scores})
+
+
+@dataclass
+class Info:
+    """Tell what a model is: its streams, its size, how it was trained."""
+
+    model: Positional[str]
+    """A run's folder, a model's folder, or builtin:NAME."""
+
+    def run(self) -> None:
+        """Print it."""
+        from mixmodal.api import load
+
+        loaded = load(self.model)
+        trunk = loaded.model.config.trunk
+        print(f"parameters  {sum(p.numel() for p in loaded.model.parameters()) / 1e6:.2f} M")
+        print(f"trunk       width {trunk.width}, depth {trunk.depth}, {trunk.heads} heads of {trunk.head_size}")
+        for name, stream in loaded.model.config.streams.items():
+            kinds = [spec["kind"] for spec in (stream.codec, stream.objective, stream.head) if spec]
+            codec = loaded.model.streams[name].codec
+            rank = f", rank {codec.embedding_rank()} of {codec.size}" if hasattr(codec, "embedding_rank") else ""
+            print(f"stream      {name}: {stream.medium} by {' + '.join(kinds)}{rank}")
+        for key, value in loaded.about.items():
+            print(f"{key:11} {value if isinstance(value, (str, int, float)) else json.dumps(value)}")
+
+
+@dataclass
+class Recipes:
+    """List the recipes."""
+
+    def run(self) -> None:
+        """Print each with the first line of its description."""
+        from mixmodal.recipes import recipes
+
+        for name, function in recipes().items():
+            print(f"{name:24} {(function.__doc__ or '').splitlines()[0]}")
+
+
+@dataclass
+class Demo:
+    """Train a small model from nothing, before your eyes, and make a page of what it drew and wrote."""
+
+    out: Path = Path("runs/demo")
+    """Folder for the run and the page."""
+    minutes: float = 0.0
+    """Minutes of training; the recipe's own unless given."""
+    seed: int = 0
+    """Seed of the training."""
+    n: int = 500
+    """How many held-out sentences and pictures are judged."""
+
+    def run(self) -> None:
+        """Show the model in the box, train, judge, write the page."""
+        from mixmodal.demo import demo
+
+        demo(self.out, minutes=self.minutes, seed=self.seed, n=self.n)
+
+
+Command = (
+    Annotated[Train, subcommand("train")]
+    | Annotated[Sample, subcommand("sample")]
+    | Annotated[Caption, subcommand("caption")]
+    | Annotated[Eval, subcommand("eval")]
+    | Annotated[Info, subcommand("info")]
+    | Annotated[Recipes, subcommand("recipes")]
+    | Annotated[Demo, subcommand("demo")]
+)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command that the arguments spell."""
+    command = tyro.cli(
+        Command,
+        args=arguments,
+        prog="mixmodal",
+        description="One transformer for text and pictures: train, sample, caption, judge.",
+    )
+    try:
+        command.run()
+    except (ValueError, FileNotFoundError, FileExistsError) as error:
+        print(f"mixmodal: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped; the last checkpoint is kept, --resume goes on from it", file=sys.stderr)
+        sys.exit(130)

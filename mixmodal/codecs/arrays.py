@@ -1,0 +1,198 @@
+"""Arrays as raw patches: nothing is lost on the way in, whatever the medium.
+
+A part with `array()` (float [frames, height, width, channels] in [-1, 1]) and `with_array()` fits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mixmodal.convnets import Refiner, Stem, to_canvas, to_patches
+from mixmodal.sequence import Grid
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of raw patches.
+
+    Units:   `patch` is frames, rows, columns of one patch; `rank` > 0 bounds the rank of the embedding (not
+             lossless then); `box` > 0 fits the longer side of a part to that many coordinates; `learned` adds a
+             learned place (row and column) to the rotary one; `ends` > 0 is the width of convolutions that run over
+             the whole part beside the matrices (one frame only).
+    """
+
+    patch: tuple[int, int, int] = (1, 8, 8)
+    channels: int = 3
+    rank: int = 0
+    box: float = 0.0
+    learned: bool = True
+    ends: int = 0
+
+
+class Codec(nn.Module):
+    """Patches in and out by one matrix each."""
+
+    def __init__(self, config: Config, width: int) -> None:
+        super().__init__()
+        self.config = config
+        self.size = int(np.prod(config.patch)) * config.channels
+        self.into = nn.Parameter(torch.empty(width, self.size))
+        nn.init.orthogonal_(self.into)  # full column rank from the first step wherever width >= size
+        self.low = nn.Parameter(torch.randn(config.rank, self.size) * self.size**-0.5) if config.rank else None
+        if config.rank:
+            self.into = nn.Parameter(torch.randn(width, config.rank) * config.rank**-0.5)
+        self.out = nn.Parameter(torch.zeros(self.size, width))
+        if config.ends:
+            pixels = config.patch[1] * config.patch[2]
+            self.stem, self.refiner = Stem(config.channels, config.ends), Refiner(config.channels, config.ends)
+            self.from_stem = nn.Parameter(torch.randn(width, pixels * config.ends) * (pixels * config.ends) ** -0.5)
+            self.to_refiner = nn.Parameter(torch.randn(pixels * config.ends, width) * width**-0.5)
+        self.place = nn.Parameter(torch.randn(2, 128, width) * 0.02) if config.learned else None
+
+    def encode(self, part: Any) -> Grid:
+        """Patches of the part in raster order; a part that a patch does not divide is padded with its edge."""
+        array = part.array()
+        missing = [(-side) % patch for side, patch in zip(array.shape, self.config.patch, strict=False)]
+        values = self._patches(np.pad(array, [(0, m) for m in missing] + [(0, 0)], mode="edge"))
+        counted = known = None
+        if any(missing):
+            inside = np.pad(np.ones(array.shape, np.float32), [(0, m) for m in missing] + [(0, 0)])
+            counted = self._patches(inside)
+        if part.known is not None:
+            mask = np.broadcast_to(part.known[None, :, :, None], array.shape)
+            known = self._patches(np.pad(mask, [(0, m) for m in missing] + [(0, 0)]))
+        size = self.cells(array.shape[:3])
+        return Grid(values, self.grid_cells(size), size, counted, known)
+
+    def cells(self, extent: tuple[int, int, int]) -> tuple[int, int, int]:
+        """How many patches cover frames, rows and columns of `extent`."""
+        return tuple(-(-side // patch) for side, patch in zip(extent, self.config.patch, strict=True))
+
+    def extent(self, size: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Frames, height and width that `size` patches cover."""
+        return tuple(cells * patch for cells, patch in zip(size, self.config.patch, strict=True))
+
+    def grid_cells(self, size: tuple[int, int, int]) -> np.ndarray:
+        """Frame, row, column of each patch.
+
+        Shapes:  -> [n, 3].
+        """
+        return np.indices(size).reshape(3, -1).T.astype(np.float32)
+
+    def coords(self, grid: Grid) -> np.ndarray:
+        """Coordinates of the positions, relative to where the part begins."""
+        if not self.config.box:
+            return grid.cells
+        scale = np.asarray([1, 1, 1], np.float32)
+        scale[1:] = self.config.box / max(grid.size[1:])
+        return (grid.cells * scale).astype(np.float32)
+
+    def empty(self, size: tuple[int, int, int]) -> Grid:
+        """The grid of a part of `size` cells that has no values yet."""
+        cells = self.grid_cells(size)
+        return Grid(np.zeros((len(cells), self.size), np.float32), cells, size)
+
+    def decode(self, values: np.ndarray, grid: Grid, part: Any) -> Any:
+        """The part with the array that the patches make, cut to the part's own size."""
+        frames, rows, columns = grid.size
+        p, q, r = self.config.patch
+        array = rearrange(
+            values,
+            "(f h w) (p q r c) -> (f p) (h q) (w r) c",
+            f=frames,
+            h=rows,
+            w=columns,
+            p=p,
+            q=q,
+            r=r,
+            c=self.config.channels,
+        )
+        return part.with_array(array)
+
+    def fields(self, grid: Grid) -> dict[str, np.ndarray]:
+        """What a position embeds."""
+        size = np.broadcast_to(np.asarray(grid.size[1:], np.int64), (len(grid.values), 2))
+        return {"values": grid.values.astype(np.float32), "cells": grid.cells[:, 1:].astype(np.int64), "size": size}
+
+    def blank(self) -> dict[str, Tensor]:
+        """One slot that embeds nothing of meaning."""
+        return {
+            "values": torch.zeros(1, self.size),
+            "cells": torch.zeros(1, 2, dtype=torch.long),
+            "size": torch.ones(1, 2, dtype=torch.long),
+        }
+
+    def embed(self, fields: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
+        """Patches through one matrix, with their learned place; convolutions run in `dtype`.
+
+        Shapes:  [N, C] -> [N, D].
+        """
+        values = fields["values"]
+        if self.low is not None:
+            values = F.linear(values, self.low)
+        x_ND = F.linear(values, self.into)
+        if self.config.ends:
+            x_ND = x_ND + self._stem(fields, dtype)
+        if self.place is not None:
+            cells = fields["cells"].clamp(max=self.place.shape[1] - 1)
+            x_ND = x_ND + self.place[0][cells[:, 0]] + self.place[1][cells[:, 1]]
+        return x_ND
+
+    def read(self, hidden_ND: Tensor, fields: dict[str, Tensor]) -> Tensor:
+        """Predicted patches in fp32; `fields` are the (noisy) values that stood there.
+
+        Shapes:  [N, D] -> [N, C].
+        """
+        predicted_NC = F.linear(hidden_ND, self.out.to(hidden_ND.dtype)).float()
+        if not self.config.ends:
+            return predicted_NC
+        features = F.linear(hidden_ND, self.to_refiner.to(hidden_ND.dtype))
+        out = []
+        for rows, columns, at in _by_size(fields["size"]):
+            shape = (rows, columns, self.config.patch[1:])
+            noisy = to_canvas(fields["values"][at].to(hidden_ND.dtype), *shape)
+            out.append((at, to_patches(self.refiner(to_canvas(features[at], *shape), noisy), shape[2]).float()))
+        return predicted_NC + _together(out, predicted_NC)
+
+    def _stem(self, fields: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
+        out = []
+        for rows, columns, at in _by_size(fields["size"]):
+            canvas = to_canvas(fields["values"][at].to(dtype), rows, columns, self.config.patch[1:])
+            out.append((at, to_patches(self.stem(canvas), self.config.patch[1:])))
+        features = _together(out, None)
+        return F.linear(features, self.from_stem.to(features.dtype)).float()
+
+    def embedding_rank(self) -> int:
+        """The column rank of the patch embedding: lossless where it equals the number of values of a patch."""
+        matrix = self.into.detach().double()
+        return int(torch.linalg.matrix_rank(matrix if self.low is None else matrix @ self.low.detach().double()))
+
+    def _patches(self, array: np.ndarray) -> np.ndarray:
+        p, q, r = self.config.patch
+        return rearrange(array, "(f p) (h q) (w r) c -> (f h w) (p q r c)", p=p, q=q, r=r)
+
+
+def build(config: Config, width: int) -> Codec:
+    """The codec for a trunk of `width`."""
+    return Codec(config, width)
+
+
+def _by_size(size_N2: Tensor) -> list[tuple[int, int, Tensor]]:
+    """Rows, columns and the slots of all parts of that size: parts stand whole and in raster order."""
+    kinds, which = torch.unique(size_N2, dim=0, return_inverse=True)
+    return [(rows, columns, (which == kind).nonzero()[:, 0]) for kind, (rows, columns) in enumerate(kinds.tolist())]
+
+
+def _together(pieces: list[tuple[Tensor, Tensor]], like: Tensor | None) -> Tensor:
+    """The pieces in the order of their slots."""
+    if len(pieces) == 1:
+        return pieces[0][1]
+    order = torch.cat([at for at, _ in pieces])
+    return torch.cat([piece for _, piece in pieces])[torch.argsort(order)]

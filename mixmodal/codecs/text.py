@@ -1,0 +1,156 @@
+"""Text as tokens of a byte-level BPE, with the tokens that announce, size and end the parts of other media."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor, nn
+
+from mixmodal.config import Recipe
+from mixmodal.parts import Document, Text
+from mixmodal.sequence import Grid
+
+BEGIN, END = "<|begin|>", "<|end|>"
+LARGEST_SIZE = 128  # cells along one side of a part that is announced
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of the text codec: the content of a tokenizer.json, and the size of its vocabulary with additions."""
+
+    tokenizer: str = ""
+    vocabulary: int = 0
+
+
+def train_tokenizer(texts: Iterable[str], vocabulary: int) -> str:
+    """A byte-level BPE trained on `texts`, as the content of a tokenizer.json."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, show_progress=False, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet())
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer.to_str()
+
+
+def with_specials(tokenizer: str, media: Iterable[str]) -> Config:
+    """The codec's options for a tokenizer.json, its vocabulary extended by begin, end, sizes and the given media."""
+    loaded = Tokenizer.from_str(tokenizer)
+    named = [BEGIN, END, *(mark for medium in sorted(media) for mark in (f"<|{medium}|>", f"<|/{medium}|>"))]
+    loaded.add_special_tokens([*named, *(f"<|{n}|>" for n in range(1, LARGEST_SIZE + 1))])
+    return Config(loaded.to_str(), loaded.get_vocab_size())
+
+
+def prepare(config: Config, documents: Iterable[Document], media: Iterable[str], recipe: Recipe) -> Config:
+    """The options completed from the data: a tokenizer trained on the documents' texts, or the recipe's own file."""
+    if config.tokenizer:
+        return config
+    if recipe.tokenizer:
+        with open(recipe.tokenizer, encoding="utf8") as file:
+            return with_specials(file.read(), media)
+    texts = (part.text for document in documents for part in document.parts if part.medium == Text.medium)
+    return with_specials(train_tokenizer(texts, recipe.vocabulary), media)
+
+
+class Codec(nn.Module):
+    """Tokens and their table."""
+
+    def __init__(self, config: Config, width: int) -> None:
+        super().__init__()
+        if not config.tokenizer:
+            raise ValueError(
+                "the text codec has no tokenizer: train one (train_tokenizer) or load a tokenizer.json,"
+                " and add its specials (with_specials)"
+            )
+        self.tokenizer = Tokenizer.from_str(config.tokenizer)
+        self.vocabulary = config.vocabulary or self.tokenizer.get_vocab_size()
+        self.table = nn.Embedding(self.vocabulary, width)
+        nn.init.normal_(self.table.weight, std=0.5 * width**-0.5 * 2)
+        self.begin, self.end = self._id(BEGIN), self._id(END)
+        self._sizes = {n: self._id(f"<|{n}|>") for n in range(1, LARGEST_SIZE + 1)}
+        self._of_size = {token: n for n, token in self._sizes.items()}
+
+    def _id(self, mark: str) -> int:
+        number = self.tokenizer.token_to_id(mark)
+        if number is None:
+            raise ValueError(f"the tokenizer lacks the token {mark}: pass it through with_specials first")
+        return number
+
+    def encode(self, part: Any) -> Grid:
+        """Token numbers of the part's text, one a position, standing on the diagonal."""
+        return self.grid(self.tokenizer.encode(part.text, add_special_tokens=False).ids)
+
+    def grid(self, tokens: list[int]) -> Grid:
+        """The grid of given token numbers."""
+        steps = np.arange(len(tokens), dtype=np.float32)
+        return Grid(np.asarray(tokens, np.int64), np.stack((steps,) * 3, axis=1), (len(tokens), 1, 1))
+
+    def decode(self, values: np.ndarray, grid: Grid | None, part: Any) -> Any:
+        """The part with the text that the tokens spell."""
+        return replace(part, text=self.tokenizer.decode([int(v) for v in values], skip_special_tokens=True))
+
+    def coords(self, grid: Grid) -> np.ndarray:
+        """Coordinates of the positions, relative to where the part begins."""
+        return grid.cells
+
+    def opening(self, medium: str, size: tuple[int, int, int]) -> list[int]:
+        """The header of a part: begin of its medium, then rows and columns (and frames, where there are several).
+
+        Raises:  ValueError if a side has more cells than can be announced.
+        """
+        frames, rows, columns = size
+        sides = [rows, columns] + ([frames] if frames > 1 else [])
+        if max(sides) > LARGEST_SIZE:
+            raise ValueError(
+                f"a part of {rows} x {columns} cells, {frames} frames, cannot be announced: at most"
+                f" {LARGEST_SIZE} along a side; take a larger patch or a smaller picture"
+            )
+        return [self._id(f"<|{medium}|>"), *(self._sizes[n] for n in sides)]
+
+    def closing(self, medium: str) -> list[int]:
+        """The token that ends a part of `medium`."""
+        return [self._id(f"<|/{medium}|>")]
+
+    def announced(self, token: int) -> str | None:
+        """The medium that `token` begins, if it begins one."""
+        mark = self.tokenizer.id_to_token(int(token)) or ""
+        inside = mark[2:-2] if mark.startswith("<|") and mark.endswith("|>") and mark not in (BEGIN, END) else ""
+        return inside if inside and not inside.startswith("/") and not inside.isdigit() else None
+
+    def side(self, token: int) -> int | None:
+        """The number of cells that `token` announces, if it announces one."""
+        return self._of_size.get(int(token))
+
+    def size_tokens(self) -> list[int]:
+        """The tokens that announce sizes."""
+        return list(self._of_size)
+
+    def blank(self) -> dict[str, Tensor]:
+        """One slot that embeds nothing of meaning."""
+        return {"values": torch.zeros(1, dtype=torch.long)}
+
+    def fields(self, grid: Grid) -> dict[str, np.ndarray]:
+        """What a position embeds."""
+        return {"values": grid.values}
+
+    def embed(self, fields: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
+        """Rows of the table.
+
+        Shapes:  [N] -> [N, D].
+        """
+        return self.table(fields["values"])
+
+    def read(self, hidden_ND: Tensor, fields: dict[str, Tensor]) -> Tensor:
+        """The hidden state itself: a head reads tokens."""
+        return hidden_ND
+
+
+def build(config: Config, width: int) -> Codec:
+    """The codec for a trunk of `width`."""
+    return Codec(config, width)

@@ -1,0 +1,97 @@
+"""What a run will cost, counted before it starts: parameters, FLOPs, memory; and what this machine can do."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+from mixmodal.model import Model
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one training step takes.
+
+    Units:   `flops` of forward and backward pass, `bytes` of everything alive at the peak.
+    """
+
+    parameters: int
+    positions: int
+    flops: float
+    bytes: float
+
+    def lines(self, peak: float, steps: int) -> list[str]:
+        """What a person wants to know before starting."""
+        seconds = self.flops / (0.3 * peak)
+        return [
+            f"parameters      {self.parameters / 1e6:.2f} M",
+            f"positions/step  {self.positions:,}",
+            f"FLOPs/step      {self.flops / 1e9:.1f} G   (this machine multiplies at {peak / 1e9:.0f} GFLOP/s)",
+            f"memory          about {self.bytes / 2**30 + 0.5:.1f} GiB",
+            f"time            about {duration(seconds * steps)} for {steps:,} steps at 30 % of that speed",
+        ]
+
+
+def cost_of(model: Model, rows: int, length: int, dtype: torch.dtype, average: bool) -> Cost:
+    """The cost of a training step on [rows, length] positions, attention computed in full.
+
+    Source:  Kaplan et al. 2020 (arXiv:2001.08361): 6 FLOPs per weight and position, forward and backward.
+    """
+    trunk = model.config.trunk
+    named = dict(model.named_parameters())
+    parameters = sum(p.numel() for p in named.values())
+    matrices = sum(p.numel() for name, p in named.items() if p.ndim == 2 and name.startswith("trunk."))
+    ends = sum(
+        p.numel()
+        for name, p in named.items()
+        if p.ndim == 2 and not name.startswith("trunk.") and "place" not in name and ".codec.table" not in name
+    )
+    positions = rows * length
+    attention = 12 * positions * length * trunk.heads * trunk.head_size * trunk.depth
+    flops = 6 * positions * (matrices + 0.6 * ends) + attention
+    size = torch.finfo(dtype).bits // 8
+    each = trunk.width * 12 + trunk.mlp_width * 3 + trunk.heads * trunk.head_size * 8
+    activations = positions * trunk.depth * each * size
+    scores = rows * trunk.heads * length * length * trunk.depth * (size + 4)
+    vocabulary = sum(getattr(s.codec, "vocabulary", 0) for s in model.streams.values())
+    logits = positions // 2 * vocabulary * 8
+    return Cost(parameters, positions, flops, parameters * 4 * (4 + average) + activations + scores + logits)
+
+
+def measured_peak(dtype: torch.dtype, device: str = "cpu", size: int = 1024) -> float:
+    """FLOPs a second of a large matrix product on this machine, the best of several."""
+    a = torch.randn(size, size, device=device).to(dtype)
+    best = 0.0
+    for _ in range(6):
+        begin = time.perf_counter()
+        a @ a
+        if device != "cpu":
+            torch.cuda.synchronize()
+        best = max(best, 2 * size**3 / (time.perf_counter() - begin))
+    return best
+
+
+def fast_dtype(device: str = "cpu") -> torch.dtype:
+    """bfloat16 where the machine multiplies it faster than fp32, else fp32."""
+    if device != "cpu":
+        return torch.bfloat16
+    return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() and _has_bf16_unit() else torch.float32
+
+
+def _has_bf16_unit() -> bool:
+    try:
+        with open("/proc/cpuinfo", encoding="utf8") as file:
+            return any(unit in file.read() for unit in ("avx512_bf16", "amx_bf16"))
+    except OSError:
+        return False
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -1,0 +1,215 @@
+"""What a run is made of, as frozen values: to and from JSON, changed by dotted keys, refused with a suggestion."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TrunkConfig:
+    """The transformer that every stream shares. The defaults of `mlp`, `norm_gain`, `qk_norm` are Qwen3's."""
+
+    width: int = 192
+    depth: int = 6
+    heads: int = 6
+    kv_heads: int = 6
+    head_size: int = 32
+    mlp_width: int = 512
+    mlp: str = "swiglu"
+    norm_gain: bool = True
+    norm_eps: float = 1e-6
+    qk_norm: bool = True
+    rope_theta: float = 10_000.0
+    long_skips: bool = False
+
+
+@dataclass(frozen=True)
+class StreamConfig:
+    """One cell of the table of designs. `codec`, `objective` and `head` are {"kind": file name, option: value}.
+
+    `role` says what the stream does for its medium: "read" embeds given parts, "write" makes wanted ones.
+    """
+
+    medium: str
+    codec: dict[str, Any]
+    objective: dict[str, Any]
+    head: dict[str, Any] | None = None
+    weight: float = 1.0
+    role: str = "both"
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A trunk and its streams. The `speaker` is the stream whose tokens announce the parts of the others."""
+
+    trunk: TrunkConfig = field(default_factory=TrunkConfig)
+    streams: dict[str, StreamConfig] = field(default_factory=dict)
+    speaker: str = "text"
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """How weights move.
+
+    Units:   `matrix_rate` is the rate of the trunk's matrices (Muon's, or AdamW's where `matrices` is "adamw"), `rate`
+             that of the rest; `warmup` in steps; `decay` is the last share of the run in which the rate falls
+             linearly to 0; `average` is the relative width of the power-law average of weights, 0 for none.
+    """
+
+    matrices: str = "muon"
+    matrix_rate: float = 0.006
+    rate: float = 0.003
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.0
+    momentum: float = 0.95
+    newton_schulz: int = 5
+    warmup: int = 30
+    decay: float = 0.6
+    clip: float = 1.0
+    average: float = 0.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole run as values: what is trained, on what, how long, and how it is watched.
+
+    `sources` are {"kind": name of a source, "share": weight in the mixture, option: value}; `valid` likewise, for
+    validation. `vocabulary` is the size of the tokenizer that is trained on the sources, or `tokenizer` the path of a
+    tokenizer.json. `minutes` > 0 sets `steps` by the speed measured at the start. `rows` x `length` positions a step.
+    `prompts` are drawn, and pictures of `valid` described, at every sample.
+    """
+
+    name: str
+    model: ModelConfig
+    sources: dict[str, dict[str, Any]]
+    valid: dict[str, dict[str, Any]] = field(default_factory=dict)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    vocabulary: int = 512
+    tokenizer: str = ""
+    rows: int = 24
+    length: int = 128
+    steps: int = 1000
+    minutes: float = 0.0
+    drop_prompt: float = 0.1
+    seed: int = 0
+    precision: str = "auto"
+    path: str = "plain"
+    compile: bool = True
+    every: int = 500
+    start: str = ""
+    prompts: tuple[str, ...] = ()
+    sample_size: tuple[int, int] = (32, 32)
+    guidance: float = 2.0
+    steps_sampled: int = 25
+
+
+def to_json(value: Any) -> Any:
+    """Plain dicts, lists and scalars for any nest of dataclasses."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_json(item) for item in value]
+    return value
+
+
+def from_json(wanted: Any, data: Any, where: str = "config") -> Any:
+    """`data` as the type `wanted`, dataclasses nested to any depth.
+
+    Raises:  ValueError that names the place, what was got and the nearest known key.
+    """
+    origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
+    if wanted is Any:
+        return data
+    if origin in (typing.Union, types.UnionType):
+        if data is None and type(None) in arguments:
+            return None
+        for option in (a for a in arguments if a is not type(None)):
+            try:
+                return from_json(option, data, where)
+            except ValueError:
+                continue
+        raise ValueError(f"{where} is {data!r}, want {wanted}")
+    if dataclasses.is_dataclass(wanted):
+        if not isinstance(data, dict):
+            raise ValueError(f"{where} is {data!r}, want the keys of {wanted.__name__}")
+        hints = typing.get_type_hints(wanted)
+        known = {f.name for f in dataclasses.fields(wanted) if f.init}
+        for key in data:
+            if key not in known:
+                raise ValueError(unknown(f"{where}.{key}", key, known))
+        required = {
+            f.name
+            for f in dataclasses.fields(wanted)
+            if f.init and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        }
+        if missing := sorted(required - set(data)):
+            raise ValueError(f"{where} lacks {', '.join(missing)}: {wanted.__name__} wants them")
+        return wanted(**{key: from_json(hints[key], item, f"{where}.{key}") for key, item in data.items()})
+    if origin is dict:
+        if not isinstance(data, dict):
+            raise ValueError(f"{where} is {data!r}, want a mapping")
+        return {key: from_json(arguments[1], item, f"{where}.{key}") for key, item in data.items()}
+    if origin in (tuple, list):
+        if not isinstance(data, (list, tuple)):
+            raise ValueError(f"{where} is {data!r}, want a list")
+        if origin is tuple and arguments[-1] is not Ellipsis and len(arguments) != len(data):
+            raise ValueError(f"{where} has {len(data)} entries, want {len(arguments)}")
+        each = arguments if origin is tuple and arguments[-1] is not Ellipsis else [arguments[0]] * len(data)
+        return origin(from_json(t, item, where) for t, item in zip(each, data, strict=True))
+    if wanted is float and isinstance(data, int) and not isinstance(data, bool):
+        return float(data)
+    if wanted is int and isinstance(data, float) and data.is_integer():
+        return int(data)
+    if isinstance(wanted, type) and (not isinstance(data, wanted) or (wanted is int and isinstance(data, bool))):
+        raise ValueError(f"{where} is {data!r}, want {wanted.__name__}")
+    return data
+
+
+def unknown(where: str, got: str, known: typing.Iterable[str]) -> str:
+    """The sentence that refuses an unknown name and suggests the nearest known ones."""
+    known = sorted(known)
+    near = difflib.get_close_matches(got, known, n=2, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)}"
+    return f"unknown {where}: {hint}"
+
+
+def override(config: Any, settings: typing.Iterable[str]) -> Any:
+    """A copy of `config` with `dotted.key=value` settings applied; values are read as JSON, else as text.
+
+    Raises:  ValueError for a key that is not there, with the nearest that is.
+    """
+    tree = to_json(config)
+    for setting in settings:
+        key, equals, raw = setting.partition("=")
+        if not equals:
+            raise ValueError(f"setting {setting!r} has no '=': write key=value, for example model.trunk.depth=8")
+        try:
+            value = json.loads(raw)
+        except json.JSONDecodeError:
+            value = raw
+        node, path = tree, key.strip().split(".")
+        for depth, name in enumerate(path):
+            if not isinstance(node, dict):
+                raise ValueError(f"{'.'.join(path[:depth])} is {node!r}: it has no {name!r} inside")
+            last = depth == len(path) - 1
+            # A part named by kind may take options that its JSON does not spell out yet.
+            if name not in node and not (last and "kind" in node):
+                raise ValueError(unknown(".".join(path[: depth + 1]), name, node))
+            if last:
+                node[name] = value
+            else:
+                node = node[name]
+    return from_json(type(config), tree, type(config).__name__)
+
+
+def options(kind_of: type, spec: dict[str, Any], where: str) -> Any:
+    """The options in `spec` (without its "kind") as the dataclass `kind_of`."""
+    return from_json(kind_of, {key: value for key, value in spec.items() if key != "kind"}, where)

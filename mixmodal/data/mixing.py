@@ -1,0 +1,156 @@
+"""Which document comes next: several sources by weight, to the draw the same after every stop, on every rank.
+
+Draw number n depends on the seed and on n alone, never on batching or workers. A finite source is gone through in a
+fresh order each time round, every document once; an endless one counts up. A document's random numbers are keyed by
+(seed, source, index, visit).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from mixmodal.data.pairs import stable_number
+from mixmodal.parts import Document
+
+BLOCK = 1024
+_ORDERS = 2**64 - 1  # a visit that no document has: the generator that orders a source
+
+
+class Source(Protocol):
+    """What a mixture draws from; `size` is None where it is endless."""
+
+    name: str
+    size: int | None
+
+    def document(self, index: int, rng: np.random.Generator) -> Document:
+        """Document number `index`; all that is random in it comes from `rng`."""
+
+
+Weighted = Mapping[Source, float] | Sequence[tuple[Source, float]]
+
+
+class Draw(NamedTuple):
+    """Draw `number`: the position of its source, the index in it, the visit, and the document's stable key."""
+
+    number: int
+    source: int
+    index: int
+    visit: int
+    key: int
+
+
+def document_key(source: str, index: int) -> int:
+    """The 63-bit number that names a document for all its random numbers, whatever run it occurs in."""
+    return stable_number(f"{source}/{index}")
+
+
+def document_rng(seed: int, source: str, index: int, visit: int = 0) -> np.random.Generator:
+    """The generator of one visit to one document: no two of them overlap."""
+    return np.random.Generator(_bits(seed, source, index, visit))
+
+
+def _bits(seed: int, purpose: str, *counter: int) -> np.random.Philox:
+    # A list would pass through int64 or even float64.
+    key = np.array([seed & (2**64 - 1), stable_number(purpose)], np.uint64)
+    return np.random.Philox(key=key, counter=np.array([0, 0, *counter], np.uint64))
+
+
+class Mixture:
+    """Sources by weight, drawn without end: `next(mixture)` is a document.
+
+    Its `key` is `document_key`; its `about` gains `source`, `index`, `visit` and `draw`.
+    Units: weights count documents and need not add up to 1. Of `ranks`, each gets the draws n with n % ranks == rank.
+    Raises: ValueError for weights or names that cannot be used.
+    """
+
+    def __init__(self, sources: Weighted, seed: int = 0, rank: int = 0, ranks: int = 1) -> None:
+        pairs = list(sources.items() if isinstance(sources, Mapping) else sources)
+        self.sources = [source for source, _ in pairs]
+        self.names = [source.name for source in self.sources]
+        weights = np.array([weight for _, weight in pairs], np.float64)
+        if len(set(self.names)) != len(self.names):
+            raise ValueError(f"sources need different names, got {self.names}: set `name` on one of them")
+        if not pairs or not np.isfinite(weights).all() or weights.min() < 0 or weights.sum() <= 0:
+            raise ValueError(f"weights are numbers >= 0, not all zero, got {weights.tolist()} for {self.names}")
+        if not 0 <= rank < ranks:
+            raise ValueError(f"rank is one of 0 to {ranks - 1}, got {rank}")
+        if 0 in self._sizes().values():
+            raise ValueError(f"a source is empty, the sizes are {self._sizes()}: leave it out or fill it")
+        self.seed, self.rank, self.ranks = seed, rank, ranks
+        self._edges = np.cumsum(weights / weights.sum())
+        self._edges[np.flatnonzero(weights)[-1] :] = 1.0  # rounding must not leave a gap, nor draw a weight of 0
+        self._number = 0
+        self._counts = [0] * len(pairs)
+        self._block: tuple[int, list[int]] = (-1, [])
+        self._orders: dict[int, tuple[int, np.ndarray]] = {}
+
+    def draw(self) -> Draw:
+        """The next draw of this rank, without its document: `document` may turn it into one anywhere else."""
+        for n in range(self._number, self._number + self.ranks):
+            of = self._source_of(n)
+            if n % self.ranks == self.rank:
+                number, source, count = n, of, self._counts[of]
+            self._counts[of] += 1
+        self._number += self.ranks
+        size = self.sources[source].size
+        visit, position = (0, count) if size is None else divmod(count, size)
+        index = position if size is None else int(self._order(source, visit, size)[position])
+        return Draw(number, source, index, visit, document_key(self.names[source], index))
+
+    def document(self, draw: Draw) -> Document:
+        """The document of a draw."""
+        name = self.names[draw.source]
+        rng = document_rng(self.seed, name, draw.index, draw.visit)
+        document = self.sources[draw.source].document(draw.index, rng)
+        about = {**document.about, "source": name, "index": draw.index, "visit": draw.visit, "draw": draw.number}
+        return replace(document, key=draw.key, about=about)
+
+    def __iter__(self) -> Iterator[Document]:
+        return self
+
+    def __next__(self) -> Document:
+        return self.document(self.draw())
+
+    def preview(self, count: int) -> list[Document]:
+        """The next `count` documents, without moving on."""
+        kept = self._number, list(self._counts)
+        documents = [next(self) for _ in range(count)]
+        self._number, self._counts = kept
+        return documents
+
+    def state(self) -> dict:
+        """Where the mixture stands, small enough for JSON; the same on all ranks after as many draws."""
+        counts = dict(zip(self.names, self._counts, strict=True))
+        return {"seed": self.seed, "number": self._number, "counts": counts, "sizes": self._sizes()}
+
+    def load(self, state: Mapping) -> None:
+        """Go on from `state`: with other weights or ranks, if those were changed, still without loss or doubling.
+
+        Raises: ValueError if the seed, the names or the sizes are not those of the state.
+        """
+        for what, here in (("seed", self.seed), ("sizes", self._sizes())):
+            if state[what] != here:
+                raise ValueError(f"saved with {what} {state[what]}, but here it is {here}: start anew or restore that")
+        self._number = int(state["number"])
+        self._counts = [int(state["counts"][name]) for name in self.names]
+
+    def _sizes(self) -> dict[str, int | None]:
+        return {source.name: source.size for source in self.sources}
+
+    def _source_of(self, number: int) -> int:
+        block, place = divmod(number, BLOCK)
+        if self._block[0] != block:
+            words = _bits(self.seed, "the choice of a source", block, 0).random_raw(BLOCK)
+            self._block = (block, np.searchsorted(self._edges, (words >> 11) * 2.0**-53, side="right").tolist())
+        return self._block[1][place]
+
+    def _order(self, source: int, visit: int, size: int) -> np.ndarray:
+        if self._orders.get(source, (-1,))[0] != visit:
+            # Sorting raw words: unlike numpy's permutation, it stays the same from version to version.
+            words = _bits(self.seed, self.names[source], visit, _ORDERS).random_raw(size)
+            self._orders[source] = (visit, np.argsort(words, kind="stable"))
+        return self._orders[source][1]

@@ -1,0 +1,1 @@
+"""Worlds with answers: sources whose pictures and sentences can be scored exactly."""

@@ -1,0 +1,34 @@
+"""Lossless: text by next token, raw patches in and out by flow, one transformer.
+
+Source:  Su 2024, "Lossless input"; Li & He 2025 (arXiv:2511.13720); Tuna-2 (arXiv:2604.24763).
+Differs: patches enter through one matrix of full column rank, so nothing of a picture is lost on its way in.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mixmodal.config import ModelConfig, StreamConfig, TrunkConfig
+
+
+def model(
+    trunk: TrunkConfig,
+    *,
+    patch: tuple[int, int, int] = (1, 8, 8),
+    channels: int = 3,
+    medium: str = "image",
+    flow: dict[str, Any] | None = None,
+    codec: dict[str, Any] | None = None,
+    picture_weight: float = 1.0,
+    text_weight: float = 0.5,
+) -> ModelConfig:
+    """The configuration: a text stream that speaks, and a stream of patches of `medium`."""
+    text = StreamConfig("text", {"kind": "text"}, {"kind": "next_token"}, {"kind": "categorical"}, text_weight)
+    patches = StreamConfig(
+        medium,
+        {"kind": "arrays", "patch": list(patch), "channels": channels, **(codec or {})},
+        {"kind": "flow", **(flow or {})},
+        None,
+        picture_weight,
+    )
+    return ModelConfig(trunk, {"text": text, "patches": patches}, "text")

@@ -1,0 +1,39 @@
+"""Rates with their intervals, and other small statistics of scores."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+Z95 = 1.959963984540054
+
+
+def rate(hits: Iterable[bool]) -> dict[str, float]:
+    """The share of hits with its 95 % interval: {"value", "low", "high"}.
+
+    Source:  Wilson 1927, the score interval.
+    """
+    hits = [bool(hit) for hit in hits]
+    count = len(hits)
+    if not count:
+        return {"value": math.nan, "low": 0.0, "high": 1.0}
+    share = sum(hits) / count
+    middle = (share + Z95**2 / (2 * count)) / (1 + Z95**2 / count)
+    half = Z95 / (1 + Z95**2 / count) * math.sqrt(share * (1 - share) / count + Z95**2 / (4 * count**2))
+    return {"value": share, "low": max(0.0, middle - half), "high": min(1.0, middle + half)}
+
+
+def mean(values: Iterable[float]) -> dict[str, float]:
+    """The mean of values with its 95 % interval (normal): {"value", "low", "high"}."""
+    values = [float(value) for value in values]
+    count = len(values)
+    if not count:
+        return {"value": math.nan, "low": math.nan, "high": math.nan}
+    middle = sum(values) / count
+    spread = math.sqrt(sum((v - middle) ** 2 for v in values) / max(1, count - 1) / count)
+    return {"value": middle, "low": middle - Z95 * spread, "high": middle + Z95 * spread}
+
+
+def told(score: dict[str, float]) -> str:
+    """A rate as people read it."""
+    return f"{score['value']:6.1%}  [{score['low']:.1%}, {score['high']:.1%}]"

@@ -1,0 +1,72 @@
+"""The suite `scenes`: pictures from held-out sentences, sentences about held-out pictures, read back exactly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mixmodal.data import make_source
+from mixmodal.data.worlds.scene_grammar import same_meaning
+from mixmodal.judge.intervals import mean, rate
+from mixmodal.judge.scenes import judge
+from mixmodal.judge.suites import Exam
+from mixmodal.parts import Document, Image, Text
+
+NEAREST_OF = 2000  # training scenes among which the nearest is looked for
+
+
+def examine(exam: Exam) -> dict[str, Any]:
+    """Rates of exact pictures and captions for held-out combinations with two groups and a relation."""
+    spec = {**exam.source("scenes"), "kinds": {"pair": 1, "groups": 1}, **exam.options}
+    level = spec.get("level", "full")
+    if level == "two":
+        spec["kinds"] = {"pair": 1}
+    scores: dict[str, Any] = {"level": level, "size": spec.get("size", 32), "kinds": spec["kinds"]}
+    wanted = spec.pop("splits", "heldout unseen").split()
+    for split, prefix in (("heldout", ""), ("unseen", "unseen_pairs.")):
+        if split not in wanted:
+            continue
+        world = make_source({**spec, "split": split})
+        rng = np.random.default_rng([exam.seed, 7 if split == "heldout" else 8])
+        scenes = [world.draw(rng, split) for _ in range(exam.n)]
+        captions = [world.caption(scene) for scene in scenes]
+        pictures = [world.render(scene) for scene in scenes]
+        asked = [Document((Text(caption), Image(picture))) for caption, picture in zip(captions, pictures, strict=True)]
+        verdicts = [
+            judge(made.parts[-1].pixels, caption, level)
+            for made, caption in zip(exam.answers(asked), captions, strict=True)
+        ]
+        scores[f"{prefix}text_to_image.exact"] = rate(verdict.exact for verdict in verdicts)
+        scores[f"{prefix}text_to_image.parts"] = mean(verdict.fraction for verdict in verdicts)
+        for part in ("background", "count", "colours", "shapes", "sizes", "relation"):
+            scores[f"{prefix}text_to_image.{part}"] = rate(v.parts.get(part, False) for v in verdicts)
+        shown = [
+            Document((Image(picture, wanted=False), Text(caption)))
+            for caption, picture in zip(captions, pictures, strict=True)
+        ]
+        written = [made.parts[-1].text for made in exam.answers(shown)]
+        scores[f"{prefix}image_to_text.exact"] = rate(
+            same_meaning(said, caption) for said, caption in zip(written, captions, strict=True)
+        )
+        if split == "heldout":
+            scores |= _nearest(world, spec, captions, exam.seed)
+    return scores
+
+
+def _nearest(world: Any, spec: dict, captions: list[str], seed: int) -> dict[str, Any]:
+    """What the training picture whose caption shares most words with the sentence would score."""
+    trained = make_source({**spec, "split": "train"})
+    rng = np.random.default_rng([seed, 9])
+    scenes = [trained.draw(rng, "train") for _ in range(NEAREST_OF)]
+    bags = [trained.caption(scene).split() for scene in scenes]
+    level = spec.get("level", "full")
+    verdicts = []
+    for caption in captions:
+        words = caption.split()
+        shared = [sum(a == b for a, b in zip(words, bag, strict=False)) - abs(len(words) - len(bag)) for bag in bags]
+        verdicts.append(judge(trained.render(scenes[int(np.argmax(shared))]), caption, level))
+    return {
+        "nearest_training.exact": rate(v.exact for v in verdicts),
+        "nearest_training.parts": mean(v.fraction for v in verdicts),
+    }

@@ -1,0 +1,110 @@
+"""Suites: what a model is asked, and the exact scores of what it answers. Found by file name, `suite_*.py`."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import time
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from mixmodal import judge
+from mixmodal.config import unknown
+from mixmodal.data import make_source
+from mixmodal.generate import Request, generate
+from mixmodal.judge.intervals import told
+from mixmodal.model import Model
+from mixmodal.parts import Document
+from mixmodal.sampling import Settings
+from mixmodal.sequence import collate
+
+PROSE_DOCUMENTS = 200
+
+
+@dataclass(eq=False)
+class Exam:
+    """A model to be asked, and how: `options` are the suite's own (level, size, split, ...)."""
+
+    model: Model
+    about: dict
+    n: int = 500
+    seed: int = 0
+    settings: Settings = field(default_factory=Settings)
+    dtype: torch.dtype = torch.float32
+    options: dict[str, Any] = field(default_factory=dict)
+    watch: Any = None
+
+    def answers(self, documents: list[Document]) -> list[Document]:
+        """Each document with its last part made by the model, one sample each."""
+        requests = [
+            Request(replace(document.emptied(), key=number), self.settings, self.seed)
+            for number, document in enumerate(documents)
+        ]
+        return generate(self.model, requests, live=128, dtype=self.dtype, watch=self.watch)
+
+    def source(self, kind: str) -> dict[str, Any]:
+        """The options with which the model's own training drew from sources of this kind."""
+        for spec in self.about.get("sources", {}).values():
+            if spec.get("kind") == kind:
+                return {key: value for key, value in spec.items() if key not in ("share", "tasks", "kinds")}
+        return {"kind": kind}
+
+
+def suites() -> list[str]:
+    """The names of the suites."""
+    found = (module.name for module in pkgutil.iter_modules(judge.__path__))
+    return sorted(name.removeprefix("suite_") for name in found if name.startswith("suite_"))
+
+
+def examine(suite: str, exam: Exam) -> dict[str, Any]:
+    """The scores of a suite, flat by name, with `n`, `seed`, `seconds` and the settings they were made with.
+
+    Raises:  ValueError for an unknown suite.
+    """
+    if suite not in suites():
+        raise ValueError(unknown(f"suite {suite!r}", suite, suites()))
+    began = time.perf_counter()
+    scores = importlib.import_module(f"mixmodal.judge.suite_{suite}").examine(exam)
+    scores["text.bits_per_byte"] = bits_per_byte(exam)
+    return {
+        "suite": suite,
+        **scores,
+        "n": exam.n,
+        "seed": exam.seed,
+        "seconds": round(time.perf_counter() - began, 1),
+        "settings": {key: getattr(exam.settings, key) for key in exam.settings.__dataclass_fields__},
+    }
+
+
+@torch.inference_mode()
+def bits_per_byte(exam: Exam) -> float | None:
+    """Bits that the model spends on a byte of held-out prose; None for a model that learned no prose."""
+    if not any(spec.get("kind") in ("prose", "file") for spec in exam.about.get("sources", {}).values()):
+        return None
+    prose = make_source({"kind": "prose", "split": "heldout"})
+    speaker = exam.model.speaker
+    nats = spelled = 0.0
+    for number in range(min(prose.size, PROSE_DOCUMENTS)):
+        document = prose.document(number, np.random.default_rng(number))
+        sequence = exam.model.lay_out(document, np.random.default_rng(number))
+        batch = collate([sequence], [[0]], len(sequence), {speaker.name: speaker.blank()})
+        total, _ = exam.model.losses(batch)[f"{speaker.name}.nll"]
+        nats += float(total)
+        spelled += len(document.parts[0].text.encode())
+    return nats / spelled / float(np.log(2))
+
+
+def lines(scores: dict[str, Any]) -> list[str]:
+    """The scores as people read them."""
+    out = []
+    for name, value in scores.items():
+        if isinstance(value, dict) and "value" in value:
+            out.append(f"{name:38} {told(value)}")
+        elif isinstance(value, float):
+            out.append(f"{name:38} {value:6.3f}")
+        elif name in ("n", "seed", "level", "size", "split"):
+            out.append(f"{name:38} {value}")
+    return out

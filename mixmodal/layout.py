@@ -1,0 +1,91 @@
+"""A document laid out as positions: headers, what is wanted in private groups, clean public copies, ends."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mixmodal.objectives import Lay
+from mixmodal.parts import Document
+from mixmodal.sequence import Grid, Run, Sequence
+
+if TYPE_CHECKING:
+    from mixmodal.model import Model
+
+HEADER_WEIGHT = 0.1  # announcing a part is easy; it must not drown the text
+ENDING_SHARE = 0.1  # of the parts that end a document, how many get a copy and an end, so that ending is learned
+
+
+def without_prompt(document: Document, medium: str) -> Document:
+    """The document without its parts of `medium`, if its last part is of another: training's side of guidance."""
+    if document.parts[-1].medium == medium:
+        return document
+    return replace(document, parts=tuple(part for part in document.parts if part.medium != medium))
+
+
+def lay_out(
+    model: Model,
+    document: Document,
+    rng: np.random.Generator,
+    progress: float = 0.0,
+    times: tuple[float, ...] | None = None,
+) -> Sequence:
+    """The positions of a document in training; `times` fixes the noise levels, for validation.
+
+    Raises:  ValueError if a part has no values or the document no parts.
+    """
+    if not document.parts:
+        raise ValueError(f"document {document.key} has no parts: give it at least one")
+    speaker = model.speaker
+    runs = [tokens(speaker, [speaker.codec.begin], 0.0)]
+    origin, group = 1.0, 0
+    ending = rng.random() < ENDING_SHARE
+    for number, part in enumerate(document.parts):
+        if part.empty:
+            raise ValueError(
+                f"part {number} of document {document.key} is an empty {part.medium}: training wants values"
+            )
+        last = number == len(document.parts) - 1
+        speaks = part.medium == speaker.medium
+        writer, reader = model.writer(part.medium), model.reader(part.medium)
+        grid = (writer if part.wanted else reader).codec.encode(part)
+        if not speaks:
+            header = speaker.codec.opening(part.medium, grid.size)
+            runs.append(tokens(speaker, header, origin, HEADER_WEIGHT * part.weight if part.wanted else 0.0))
+            origin += len(header)
+        shown = not part.wanted
+        if part.wanted:
+            laid = writer.objective.lay(
+                writer.name, writer.codec, grid, Lay(origin, part.weight, rng, progress, group, times)
+            )
+            group += sum(run.private >= 0 for run in laid)
+            runs += laid
+            shown = writer.objective.needs_copy and (not last or ending)
+        if shown:
+            copy = grid if reader is writer else reader.codec.encode(part)
+            runs.append(reader.objective.show(reader.name, reader.codec, copy, origin))
+        origin = after(runs[-1])
+        if shown and not speaks:
+            runs.append(tokens(speaker, speaker.codec.closing(part.medium), origin))
+            origin += 1
+        if last and part.wanted and (speaks or shown):
+            weight = part.weight * (1.0 if speaks else HEADER_WEIGHT)
+            runs.append(tokens(speaker, [speaker.codec.end], origin, weight))
+    return Sequence(runs)
+
+
+def tokens(speaker, values: list[int], origin: float, weight: float = 0.0) -> Run:
+    """A run of the speaker's own tokens, predicted where `weight` says so."""
+    grid: Grid = speaker.codec.grid(values)
+    run = speaker.objective.show(speaker.name, speaker.codec, grid, origin)
+    if weight > 0:
+        run.predict_at = np.arange(-1, len(values) - 1)
+        run.predict = {"targets": grid.values, "weights": np.full(len(values), weight, np.float32)}
+    return run
+
+
+def after(run: Run) -> float:
+    """Where the next part begins: the largest coordinate, and one more, as a whole number."""
+    return float(np.floor(run.coords.max())) + 1 if len(run) else 0.0

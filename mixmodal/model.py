@@ -1,0 +1,172 @@
+"""The model: one trunk, and for each stream a codec, an objective and perhaps a head. It knows none of them by name."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from types import ModuleType
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mixmodal import config as values
+from mixmodal.attention import sight
+from mixmodal.cache import Cache
+from mixmodal.config import ModelConfig, StreamConfig
+from mixmodal.layout import lay_out
+from mixmodal.parts import Document
+from mixmodal.rotary import rotary_tables
+from mixmodal.sequence import Batch, Sequence, Slots
+from mixmodal.trunk import Trunk
+
+
+def kinds(floor: str) -> list[str]:
+    """The names of the files in `mixmodal.<floor>`: "codecs", "objectives", "heads" or "designs"."""
+    package = importlib.import_module(f"mixmodal.{floor}")
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+
+
+def kind_of(floor: str, spec: dict) -> ModuleType:
+    """The module that `spec["kind"]` names.
+
+    Raises:  ValueError with the nearest known names.
+    """
+    name = spec.get("kind", "")
+    if name not in kinds(floor):
+        raise ValueError(values.unknown(f"{floor} kind {name!r}", name, kinds(floor)))
+    return importlib.import_module(f"mixmodal.{floor}.{name}")
+
+
+class Stream(nn.Module):
+    """One cell of the table of designs: a codec, an objective, and a head where values are drawn one by one."""
+
+    def __init__(self, name: str, config: StreamConfig, width: int) -> None:
+        super().__init__()
+        self.name, self.medium, self.role, self.weight = name, config.medium, config.role, config.weight
+        if config.role not in ("read", "write", "both"):
+            raise ValueError(f"streams.{name}.role is {config.role!r}: take read, write or both")
+        codec, objective = kind_of("codecs", config.codec), kind_of("objectives", config.objective)
+        where = f"streams.{name}"
+        self.codec = codec.build(values.options(codec.Config, config.codec, f"{where}.codec"), width)
+        self.objective = objective.build(
+            values.options(objective.Config, config.objective, f"{where}.objective"), width
+        )
+        self.head = None
+        if config.head is not None:
+            head = kind_of("heads", config.head)
+            table = getattr(self.codec, "table", None)
+            self.head = head.build(
+                values.options(head.Config, config.head, f"{where}.head"),
+                width,
+                getattr(self.codec, "vocabulary", 0),
+                None if table is None else table.weight,
+            )
+
+    def blank(self) -> Slots:
+        """One empty slot of each kind, so that the stream runs in batches that do not use it."""
+        return Slots(
+            torch.zeros(0), self.objective.blank(self.codec), torch.zeros(0), self.objective.blank_predict(self.codec)
+        )
+
+
+class Model(nn.Module):
+    """Documents in, losses or hidden states out."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        if config.speaker not in config.streams:
+            raise ValueError(values.unknown(f"speaker {config.speaker!r}", config.speaker, config.streams))
+        self.config = config
+        self.trunk = Trunk(config.trunk)
+        self.streams = nn.ModuleDict(
+            {name: Stream(name, stream, config.trunk.width) for name, stream in config.streams.items()}
+        )
+
+    @property
+    def speaker(self) -> Stream:
+        """The stream whose tokens announce the parts of the others."""
+        return self.streams[self.config.speaker]
+
+    def reader(self, medium: str) -> Stream:
+        """The stream that embeds given parts of `medium`."""
+        return self._stream(medium, "read")
+
+    def writer(self, medium: str) -> Stream:
+        """The stream that makes wanted parts of `medium`."""
+        return self._stream(medium, "write")
+
+    def _stream(self, medium: str, role: str) -> Stream:
+        for stream in self.streams.values():
+            if stream.medium == medium and stream.role in (role, "both"):
+                return stream
+        have = ", ".join(f"{s.medium} ({s.role})" for s in self.streams.values())
+        raise ValueError(f"this model cannot {role} {medium!r}: it has {have}")
+
+    def lay_out(
+        self,
+        document: Document,
+        rng: np.random.Generator,
+        progress: float = 0.0,
+        times: tuple[float, ...] | None = None,
+    ) -> Sequence:
+        """The positions of a document in training."""
+        return lay_out(self, document, rng, progress, times)
+
+    def blank(self) -> dict[str, Slots]:
+        """One empty slot for every stream."""
+        return {name: stream.blank() for name, stream in self.streams.items()}
+
+    def embed(self, batch: Batch, dtype: torch.dtype = torch.float32) -> Tensor:
+        """What enters the trunk, in fp32; convolutions of a codec run in `dtype`.
+
+        Shapes:  -> [B, L, D].
+        """
+        rows, length = batch.shape
+        width = self.config.trunk.width
+        x_ND = torch.zeros(rows * length + 1, width, device=batch.coords_BL3.device)
+        for name, slots in batch.slots.items():
+            stream = self.streams[name]
+            x_ND = x_ND.index_copy(0, slots.embed_at, stream.objective.embed(stream.codec, slots.embed, dtype))
+        return x_ND[:-1].view(rows, length, width)
+
+    def forward(
+        self,
+        batch: Batch,
+        path: str = "plain",
+        dtype: torch.dtype = torch.float32,
+        cache: Cache | None = None,
+        slots: list[int] | None = None,
+    ) -> Tensor:
+        """Hidden states of a batch; with a cache, row i continues the sequence in slots[i].
+
+        Shapes:  -> [B, L, D].
+        """
+        trunk = self.config.trunk
+        cos, sin = rotary_tables(batch.coords_BL3, trunk.head_size, trunk.rope_theta)
+        seen = sight(batch.place, cos, sin, path) if cache is None else cache.open(slots, batch, cos, sin)
+        return self.trunk(self.embed(batch, dtype).to(dtype), seen, None, cache)
+
+    def losses(
+        self, batch: Batch, path: str = "plain", dtype: torch.dtype = torch.float32
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """Sum and count of every loss of every stream: divide after adding up all rows, ranks and steps."""
+        hidden_ND = self(batch, path, dtype).flatten(0, 1)
+        out = {}
+        for name, slots in batch.slots.items():
+            stream = self.streams[name]
+            found = stream.objective.losses(stream.codec, stream.head, hidden_ND[slots.predict_at], slots.predict)
+            out |= {f"{name}.{loss}": pair for loss, pair in found.items()}
+        return out
+
+    def weights(self) -> dict[str, float]:
+        """How much each stream's losses weigh in the sum that is minimised."""
+        return {name: stream.weight for name, stream in self.streams.items()}
+
+    def groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
+        """Parameters by how they are to be optimized: "matrices" of the trunk, and the "rest"."""
+        out: dict[str, list[tuple[str, nn.Parameter]]] = {"matrices": [], "rest": []}
+        for name, parameter in self.named_parameters():
+            matrix = name.startswith("trunk.blocks.") and parameter.ndim == 2
+            out["matrices" if matrix else "rest"].append((name, parameter))
+        return out

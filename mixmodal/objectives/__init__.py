@@ -1,0 +1,63 @@
+"""Objectives: in which order the values of a part are revealed. One file a kind, found by its name.
+
+An objective has
+`lay(stream, codec, grid, lay: Lay) -> runs`       what training lays out for a wanted part (not its clean copy)
+`show(stream, codec, grid, origin) -> run`         a part shown clean, as context
+`embed(codec, fields, dtype) -> [N, D]`            what a position of its runs embeds
+`blank(codec)`, `blank_predict(codec) -> fields`    one embedding slot of no meaning, one prediction that weighs nothing
+`losses(codec, head, hidden, fields) -> {name: (sum, count)}`
+`sampler(codec, head, grid, ask: Ask)`             a generator: yields Blocks, is sent their hidden states
+`needs_copy`                                       whether a wanted part cannot itself serve as context
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from mixmodal.sampling import Settings
+from mixmodal.sequence import Run
+
+
+@dataclass(eq=False)
+class Lay:
+    """What an objective is told when it lays out a part: where it begins, its randomness, and how it is weighed.
+
+    `group` is the first number free for a private group, `times` fixes the noise levels (None: draw them).
+    Units:   `progress` is the share of the training done.
+    """
+
+    origin: float
+    weight: float
+    rng: np.random.Generator
+    progress: float
+    group: int
+    times: tuple[float, ...] | None = None
+
+
+@dataclass(eq=False)
+class Ask:
+    """What a sampler is told: the settings, its random numbers, and what makes it stop.
+
+    `banned` values are never drawn, `stops` end the part; `guided` says that a second branch is there.
+    """
+
+    settings: Settings
+    rng: torch.Generator
+    banned: list[int]
+    stops: list[int]
+    guided: bool
+
+
+@dataclass(eq=False)
+class Block:
+    """Positions that a sampler wants run: coordinates of `run` count from the origin of the part.
+
+    `keep` says that they stay in the cache, else they are scratch. `branches` is how many guidance branches to run.
+    """
+
+    run: Run
+    keep: bool
+    branches: int

@@ -1,0 +1,206 @@
+"""Flow: all values of a part at once, from noise (t = 0) to data (t = 1) along a straight path.
+
+Source:  Liu et al. 2022 (arXiv:2209.03003); predictions and weighting of Li & He 2025 (arXiv:2511.13720).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mixmodal.interpolant import PREDICTIONS, TimeLaw, draw_times, mix, sampling_times, to_velocity
+from mixmodal.objectives import Ask, Block, Lay
+from mixmodal.sampling import guide
+from mixmodal.sequence import Grid, Run
+from mixmodal.solvers import SOLVERS
+
+NOISY, CLEAN, CLOCK = 0, 1, 2  # kinds of positions: noisy values, a clean copy, a time token
+LEVELS = 10  # noise levels by which losses are reported
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of flow.
+
+    Units:   `clamp` bounds 1 - t from below in the loss weight, `copies` noise levels are trained per part and visit,
+             `noise_scale` is the standard deviation of the noise where the values span [-1, 1].
+    """
+
+    prediction: str = "x"
+    time_law: TimeLaw = field(default_factory=TimeLaw)
+    clamp: float = 0.05
+    noise_scale: float = 1.0
+    copies: int = 1
+    time: str = "add"
+
+    def __post_init__(self) -> None:
+        if self.prediction not in PREDICTIONS:
+            raise ValueError(f"prediction is {self.prediction!r}: take one of {', '.join(PREDICTIONS)}")
+        if self.time not in ("add", "token"):
+            raise ValueError(f"time is {self.time!r}: take add or token")
+
+
+class Objective(nn.Module):
+    """Noisy copies in private two-way groups; the prediction stands where the noise stood."""
+
+    needs_copy = True
+
+    def __init__(self, config: Config, width: int) -> None:
+        super().__init__()
+        self.config = config
+        self.kind = nn.Parameter(torch.randn(3, width) * 0.02)
+        self.clock_in = nn.Parameter(torch.randn(width, 64) * 64**-0.5)
+        self.clock_out = nn.Parameter(torch.randn(width, width) * (0.5 * width**-0.5))
+
+    def lay(self, stream: str, codec: Any, grid: Grid, lay: Lay) -> list[Run]:
+        """`copies` noisy runs, each private, at stratified times."""
+        config = self.config
+        side = math.sqrt(np.prod(codec.extent(grid.size)[1:]))
+        times = lay.times
+        if times is None:
+            strata = (lay.rng.permutation(config.copies) + lay.rng.random(config.copies)) / config.copies
+            times = draw_times(np.clip(strata, 1e-6, 1 - 1e-6), config.time_law, lay.progress, side)
+        runs = []
+        for copy, t in enumerate(times):
+            noise = lay.rng.standard_normal(grid.values.shape, np.float32) * np.float32(config.noise_scale)
+            run = self._noisy(stream, codec, grid, mix(grid.values, noise, np.float32(t)), float(t))
+            run.coords = run.coords + np.float32(lay.origin)
+            run.private = lay.group + copy
+            counted = np.ones_like(grid.values) if grid.counted is None else grid.counted
+            if grid.known is not None:
+                counted = counted * ~grid.known
+            first = len(run) - len(grid.values)
+            run.predict_at = np.arange(first, len(run))
+            run.predict = {
+                "targets": grid.values,
+                "counted": counted,
+                "values": run.embed["values"][first:],
+                "size": run.embed["size"][first:],
+                "time": np.full(len(grid.values), t, np.float32),
+                "weights": np.full(len(grid.values), lay.weight, np.float32),
+            }
+            runs.append(run)
+        return runs
+
+    def show(self, stream: str, codec: Any, grid: Grid, origin: float) -> Run:
+        """The values clean, as a two-way run."""
+        fields = codec.fields(grid) | {"kind": np.full(len(grid.values), CLEAN)}
+        fields["time"] = np.ones(len(grid.values), np.float32)
+        return Run(stream, fields, codec.coords(grid) + np.float32(origin), two_way=True)
+
+    def _noisy(self, stream: str, codec: Any, grid: Grid, noisy: np.ndarray, t: float) -> Run:
+        if grid.known is not None:
+            noisy = np.where(grid.known, grid.values, noisy)
+        fields = codec.fields(Grid(noisy, grid.cells, grid.size)) | {"kind": np.full(len(noisy), NOISY)}
+        coords = codec.coords(grid)
+        if self.config.time == "token":
+            fields = {name: np.concatenate((values[:1] * 0, values)) for name, values in fields.items()}
+            fields["kind"][0] = CLOCK
+            coords = np.concatenate((coords[:1], coords))
+        fields["time"] = np.full(len(coords), t, np.float32)
+        return Run(stream, fields, coords, fields["time"], two_way=True, private=0)
+
+    def blank(self, codec: Any) -> dict[str, Tensor]:
+        """One embedding slot of no meaning."""
+        return codec.blank() | {"kind": torch.full((1,), CLEAN), "time": torch.ones(1)}
+
+    def blank_predict(self, codec: Any) -> dict[str, Tensor]:
+        """One prediction of weight 0."""
+        values = codec.blank()["values"]
+        return {
+            "targets": values,
+            "values": values,
+            "counted": values,
+            "time": torch.zeros(1),
+            "weights": torch.zeros(1),
+            "size": codec.blank()["size"],
+        }
+
+    def embed(self, codec: Any, fields: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
+        """The codec's embedding, the kind of position, and the time, added or in a token of its own.
+
+        Shapes:  -> [N, D].
+        """
+        kind_N = fields["kind"]
+        x_ND = codec.embed(fields, dtype)
+        clock_ND = self._clock(fields["time"])
+        if self.config.time == "token":
+            x_ND = torch.where((kind_N == CLOCK)[:, None], clock_ND, x_ND)
+        else:
+            x_ND = x_ND + clock_ND * (kind_N == NOISY)[:, None]
+        return x_ND + self.kind[kind_N]
+
+    def _clock(self, time_N: Tensor) -> Tensor:
+        """Sines and cosines of the time through two matrices."""
+        frequency = torch.exp(torch.linspace(0, math.log(1000), 32, device=time_N.device))
+        angle = time_N[:, None] * frequency
+        waves = torch.cat((angle.sin(), angle.cos()), dim=1)
+        return torch.nn.functional.silu(waves @ self.clock_in.T) @ self.clock_out.T
+
+    def losses(self, codec: Any, head: Any, hidden_ND: Tensor, fields: dict[str, Tensor]) -> dict:
+        """Sum and count of the squared error of the velocity, averaged over the values of a position."""
+        error_N = self.errors(codec, hidden_ND, fields)
+        return {"mse": ((error_N * fields["weights"]).sum(), fields["weights"].sum())}
+
+    def errors(self, codec: Any, hidden_ND: Tensor, fields: dict[str, Tensor]) -> Tensor:
+        """Squared error of the velocity at each position, averaged over its values that count.
+
+        Shapes:  -> [N].
+        """
+        t_N1, noisy_NC = fields["time"][:, None], fields["values"]
+        # predicting x, the clamp bounds the weight of its error; otherwise the velocity is exact
+        clamp = self.config.clamp if self.config.prediction == "x" else 1e-4
+        true = to_velocity(fields["targets"], noisy_NC, t_N1, "x", clamp=clamp)
+        found = to_velocity(
+            codec.read(hidden_ND, fields), noisy_NC, t_N1, self.config.prediction, clamp=self.config.clamp
+        )
+        square = (found - true).square() * fields["counted"]
+        return square.sum(1) / fields["counted"].sum(1).clamp(min=1)
+
+    def levels(self, codec: Any, hidden_ND: Tensor, fields: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """The sum of errors and the number of positions in each tenth of the clock.
+
+        Shapes:  -> twice [levels].
+        """
+        error_N = self.errors(codec, hidden_ND, fields)
+        level_N = (fields["time"] * LEVELS).long().clamp(max=LEVELS - 1)
+        there = (fields["weights"] > 0).float()
+        total = torch.zeros(LEVELS, device=error_N.device).index_add_(0, level_N, error_N * there)
+        return total, torch.zeros(LEVELS, device=error_N.device).index_add_(0, level_N, there)
+
+    def sampler(self, codec: Any, head: Any, grid: Grid, ask: Ask) -> Generator[Block, list[Tensor], np.ndarray]:
+        """The values at the end of the path; where `grid.known`, they are kept exactly."""
+        settings = ask.settings
+        noise = torch.randn(grid.values.shape, generator=ask.rng) * self.config.noise_scale
+        known = None if grid.known is None else torch.from_numpy(grid.known)
+        solver = SOLVERS[settings.solver](noise, sampling_times(settings.steps, settings.shift))
+        x, t = next(solver)
+        while True:
+            inside = settings.interval[0] <= t <= settings.interval[1]
+            branches = 2 if ask.guided and settings.guidance != 1 and inside else 1
+            run = self._noisy("", codec, grid, x.numpy(), t)
+            hidden = yield Block(run, keep=False, branches=branches)
+            time = torch.full((len(grid.values), 1), t)
+            fields = {name: torch.from_numpy(run.embed[name][-len(time) :]) for name in ("values", "size")}
+            found = [
+                to_velocity(
+                    codec.read(h[-len(time) :], fields), x, time, self.config.prediction, clamp=self.config.clamp
+                )
+                for h in hidden
+            ]
+            try:
+                x, t = solver.send(guide(found, settings.guidance))
+            except StopIteration as end:
+                final = end.value if known is None else torch.where(known, torch.from_numpy(grid.values), end.value)
+                return final.numpy()
+
+
+def build(config: Config, width: int) -> Objective:
+    """The objective for a trunk of `width`."""
+    return Objective(config, width)

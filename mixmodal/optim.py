@@ -1,0 +1,114 @@
+"""Optimizers (torch's own Muon and AdamW), the learning-rate schedule, and a power-law average of weights."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from mixmodal.config import OptimConfig
+
+
+def make_optimizers(
+    groups: dict[str, list[tuple[str, nn.Parameter]]], config: OptimConfig
+) -> dict[str, torch.optim.Optimizer]:
+    """An optimizer for each group of parameters.
+
+    Raises:  ValueError if `matrices` is neither muon nor adamw.
+    Source:  Jordan et al. 2024, Muon; Loshchilov & Hutter 2017 (arXiv:1711.05101), AdamW.
+    """
+    if config.matrices not in ("muon", "adamw"):
+        raise ValueError(f"optim.matrices is {config.matrices!r}: take muon or adamw")
+    made: dict[str, torch.optim.Optimizer] = {}
+    for name, named in groups.items():
+        parameters = [parameter for _, parameter in named]
+        if not parameters:
+            continue
+        if name == "matrices" and config.matrices == "muon":
+            made[name] = torch.optim.Muon(
+                parameters,
+                lr=config.matrix_rate,
+                weight_decay=config.weight_decay,
+                momentum=config.momentum,
+                ns_steps=config.newton_schulz,
+            )
+        else:
+            rate = config.matrix_rate if name == "matrices" else config.rate
+            made[name] = torch.optim.AdamW(
+                parameters, lr=rate, betas=config.betas, eps=1e-10, weight_decay=config.weight_decay, fused=True
+            )
+    for optimizer in made.values():
+        for group in optimizer.param_groups:
+            group["peak"] = group["lr"]
+    return made
+
+
+def rate_share(step: int, steps: int, config: OptimConfig) -> float:
+    """The share of the peak rate at `step` of `steps`: warm-up, level, then linear to 0."""
+    rising = min(1.0, (step + 1) / max(1, config.warmup))
+    left = (steps - step) / max(1.0, config.decay * steps)
+    return max(0.0, min(rising, left, 1.0))
+
+
+def set_rate(optimizers: dict[str, torch.optim.Optimizer], share: float) -> None:
+    """Set every rate to `share` of its peak."""
+    for optimizer in optimizers.values():
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * share
+
+
+class PowerAverage:
+    """An average of weights whose memory is a fixed share of the training so far, so it needs no warm-up.
+
+    Units:   `width` is the standard deviation of the averaging window relative to its end (0.05 to 0.2).
+    Source:  Karras et al. 2024 (arXiv:2312.02696), equations 3 and 126.
+    """
+
+    def __init__(self, model: nn.Module, width: float) -> None:
+        self.exponent = power_exponent(width)
+        self.weights = {name: p.detach().clone() for name, p in model.named_parameters()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Take in the weights after `step` (counted from 1)."""
+        keep = (1 - 1 / step) ** (self.exponent + 1)
+        averaged = list(self.weights.values())
+        torch._foreach_lerp_(averaged, [p.detach() for p in model.parameters()], 1 - keep)
+
+
+def power_exponent(width: float) -> float:
+    """The exponent whose power-law window has relative standard deviation `width`.
+
+    Raises:  ValueError where `width` is not between 0 and 0.288.
+    """
+    if not 0 < width < 0.288:
+        raise ValueError(f"optim.average is {width}: the relative width of the average lies between 0 and 0.288")
+    low, high = 0.0, 1e6
+    for _ in range(200):
+        middle = (low + high) / 2
+        found = math.sqrt(middle + 1) / ((middle + 2) * math.sqrt(middle + 3))
+        low, high = (middle, high) if found > width else (low, middle)
+    return low
+
+
+def state_of(optimizers: dict[str, torch.optim.Optimizer]) -> dict[str, Tensor]:
+    """Every tensor of every optimizer's state, by a flat name."""
+    out = {}
+    for name, optimizer in optimizers.items():
+        for number, entries in optimizer.state_dict()["state"].items():
+            for key, value in entries.items():
+                out[f"{name}/{number}/{key}"] = torch.as_tensor(value).detach().contiguous()
+    return out
+
+
+def load_state(optimizers: dict[str, torch.optim.Optimizer], tensors: dict[str, Tensor]) -> None:
+    """Put back what `state_of` gave."""
+    for name, optimizer in optimizers.items():
+        state = optimizer.state_dict()
+        state["state"] = {}
+        for flat, value in tensors.items():
+            owner, number, key = flat.split("/")
+            if owner == name:
+                state["state"].setdefault(int(number), {})[key] = value.clone()
+        optimizer.load_state_dict(state)

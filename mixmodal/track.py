@@ -1,0 +1,183 @@
+"""What a run leaves to look at: metrics.jsonl, a progress bar, sheets of samples, plots. Pillow only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image as Picture
+from PIL import ImageDraw, ImageFont
+from tqdm import tqdm
+
+from mixmodal.parts import Document
+
+INK, PAPER, GREY = (30, 30, 34), (255, 255, 255), (150, 150, 156)
+COLOURS = ((38, 99, 196), (208, 74, 42), (46, 140, 82), (142, 78, 168), (196, 146, 20))
+
+
+class Track:
+    """Writes down how a run goes. Lines of metrics after `step` are dropped: a resumed run writes them again."""
+
+    def __init__(self, folder: Path, step: int, say: Callable[[str], None]) -> None:
+        self.folder, self.say = folder, say
+        self.file = folder / "metrics.jsonl"
+        kept = []
+        if self.file.exists():
+            for line in self.file.read_text(encoding="utf8").splitlines():
+                try:
+                    if json.loads(line)["step"] <= step:
+                        kept.append(line)
+                except (json.JSONDecodeError, KeyError):
+                    continue  # the line that a kill cut in half
+        aside = self.file.with_suffix(".part")
+        aside.write_text("".join(line + "\n" for line in kept), encoding="utf8")
+        aside.replace(self.file)
+        self.smooth: dict[str, float] = {}
+        self.bar: tqdm | None = None
+
+    def begin(self, step: int, steps: int) -> None:
+        """Show the bar."""
+        self.bar = tqdm(total=steps, initial=step, unit="step", dynamic_ncols=True, mininterval=1.0)
+
+    def step(
+        self, step: int, losses: dict[str, float], *, positions: int, seconds: float, elapsed: float, share: float
+    ) -> None:
+        """Note one step: the losses, the speed, and the share of the machine's matrix peak."""
+        now = {**losses, "tokens_per_s": positions / seconds, "share_of_peak": share}
+        for name, value in now.items():
+            self.smooth[name] = value if name not in self.smooth else 0.95 * self.smooth[name] + 0.05 * value
+        self._write(
+            {
+                "step": step,
+                **{n: round(v, 5) for n, v in losses.items()},
+                "seconds": round(elapsed, 3),
+                "tokens_per_s": round(positions / seconds),
+                "share_of_peak": round(share, 4),
+            }
+        )
+        if self.bar is not None:
+            told = {name: f"{self.smooth[name]:.3f}" for name in losses}
+            self.bar.set_postfix(
+                {**told, "tok/s": f"{self.smooth['tokens_per_s']:.0f}", "peak": f"{self.smooth['share_of_peak']:.0%}"},
+                refresh=False,
+            )
+            self.bar.update(step - self.bar.n)
+
+    def validation(self, step: int, found: dict) -> None:
+        """Note losses on fixed documents and noise, and plot them by level of noise."""
+        self._write({"step": step, "valid": found["losses"], "levels": found["levels"]})
+        told = "  ".join(f"{name} {value:.4f}" for name, value in found["losses"].items())
+        tqdm.write(f"step {step:,}  validation  {told}")
+        lines = {}
+        for line in self.file.read_text(encoding="utf8").splitlines():
+            entry = json.loads(line)
+            for name, levels in entry.get("levels", {}).items():
+                lines[f"{name} at step {entry['step']:,}"] = levels
+        if lines:
+            shown = dict(list(lines.items())[-5:])
+            times = [(i + 0.5) / len(levels) for i in range(len(levels))]
+            plot(shown, times, "time (0 is noise, 1 is data)", "error of velocity").save(
+                self.folder / "loss_by_noise.png"
+            )
+
+    def samples(self, step: int, pairs: list[tuple[Document, Document]]) -> None:
+        """Save a sheet of validation documents, each with what the model made of its last part."""
+        home = self.folder / "samples"
+        home.mkdir(exist_ok=True)
+        sheet(pairs).save(home / f"step_{step:08d}.png")
+
+    def end(self) -> None:
+        """Close the bar."""
+        if self.bar is not None:
+            self.bar.close()
+
+    def _write(self, entry: dict) -> None:
+        with open(self.file, "a", encoding="utf8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+
+def font(size: int = 13) -> ImageFont.ImageFont:
+    """The font of sheets and plots: the one that Pillow carries."""
+    return ImageFont.load_default(size)
+
+
+def sheet(pairs: Sequence[tuple[Document, Document]], columns: int = 4, side: int = 160) -> Picture.Image:
+    """A picture of document pairs: on the left what was given, below it the true last part and the made one."""
+    wide, high = side * 2 + 24, side + 86
+    rows = -(-len(pairs) // columns)
+    out = Picture.new("RGB", (columns * wide, max(1, rows) * high), PAPER)
+    pen = ImageDraw.Draw(out)
+    for number, (true, made) in enumerate(pairs):
+        x, y = (number % columns) * wide + 8, (number // columns) * high + 8
+        given = [p for p in true.parts[:-1]]
+        shown = [*given, true.parts[-1]]
+        pictures = [p for p in shown if hasattr(p, "pixels")]
+        words = [p.text for p in given if hasattr(p, "text")]
+        last = made.parts[-1]
+        left = pictures[-1] if pictures else None
+        if left is not None:
+            out.paste(enlarged(left.pixels, side), (x, y))
+        if hasattr(last, "pixels"):
+            out.paste(enlarged(last.pixels, side), (x + side + 4, y))
+            _write_lines(pen, "asked: " + " ".join(words), x, y + side + 4, wide - 16, INK)
+        else:
+            _write_lines(pen, " ".join([*words, "true: " + true.parts[-1].text]), x, y + side + 4, wide - 16, GREY)
+            _write_lines(pen, "wrote: " + last.text, x, y + side + 38, wide - 16, INK)
+    return out
+
+
+def enlarged(pixels: np.ndarray, side: int) -> Picture.Image:
+    """A picture fitted into a square of `side`, its pixels kept sharp."""
+    scale = side / max(pixels.shape[:2])
+    size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
+    return Picture.fromarray(pixels).resize(size, Picture.Resampling.NEAREST)
+
+
+def _write_lines(pen: ImageDraw.ImageDraw, text: str, x: int, y: int, width: int, ink: tuple) -> None:
+    face, line, rows = font(), "", 0
+    for word in text.split():
+        longer = f"{line} {word}".strip()
+        if pen.textlength(longer, font=face) > width and line:
+            pen.text((x, y + 15 * rows), line, fill=ink, font=face)
+            rows, line = rows + 1, word
+            if rows > 3:
+                return
+        else:
+            line = longer
+    pen.text((x, y + 15 * rows), line, fill=ink, font=face)
+
+
+def plot(
+    lines: dict[str, Sequence[float]],
+    across: Sequence[float],
+    x_name: str,
+    y_name: str,
+    size: tuple[int, int] = (720, 420),
+) -> Picture.Image:
+    """A plain line plot, one line for each entry."""
+    out = Picture.new("RGB", size, PAPER)
+    pen = ImageDraw.Draw(out)
+    left, top, right, bottom = 64, 20, size[0] - 20, size[1] - 48
+    every = [v for values in lines.values() for v in values]
+    low, high = min(0.0, *every), max(every) * 1.05 or 1.0
+    first, last = min(across), max(across)
+    place = lambda x, y: (
+        left + (x - first) / ((last - first) or 1) * (right - left),  # noqa: E731
+        bottom - (y - low) / (high - low) * (bottom - top),
+    )
+    for i in range(5):
+        value = low + (high - low) * i / 4
+        y = place(first, value)[1]
+        pen.line((left, y, right, y), fill=(228, 228, 232))
+        pen.text((6, y - 8), f"{value:.3g}", fill=GREY, font=font(12))
+        mark = first + (last - first) * i / 4
+        pen.text((place(mark, low)[0] - 10, bottom + 6), f"{mark:.3g}", fill=GREY, font=font(12))
+    pen.text((left + 4, 2), y_name, fill=INK, font=font(12))
+    pen.text(((left + right) / 2 - 70, bottom + 24), x_name, fill=INK, font=font(12))
+    for number, (name, values) in enumerate(lines.items()):
+        ink = COLOURS[number % len(COLOURS)]
+        pen.line([place(x, y) for x, y in zip(across, values, strict=True)], fill=ink, width=3)
+        pen.text((right - 200, top + 6 + 16 * number), name, fill=ink, font=font(13))
+    return out

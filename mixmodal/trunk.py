@@ -1,0 +1,163 @@
+"""The transformer that every stream shares. It knows no medium; what differs arrives per position."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mixmodal.attention import Sight, attend
+from mixmodal.cache import Cache
+from mixmodal.config import TrunkConfig
+from mixmodal.rotary import rotate
+
+
+class Linear(nn.Module):
+    """A matrix kept in fp32 and multiplied in the dtype of its input: bf16 work on fp32 masters, without autocast.
+
+    Shapes:  [..., fan_in] -> [..., fan_out].
+    """
+
+    def __init__(self, fan_in: int, fan_out: int, scale: float = 1.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(fan_out, fan_in) * (scale * fan_in**-0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The product."""
+        return F.linear(x, self.weight.to(x.dtype))
+
+
+class RMSNorm(nn.Module):
+    """Division by the root mean square over the last axis, with a learned gain or none.
+
+    Source:  Zhang & Sennrich 2019 (arXiv:1910.07467).
+    """
+
+    def __init__(self, width: int, eps: float, gain: bool = True) -> None:
+        super().__init__()
+        self.eps = eps
+        self.gain = nn.Parameter(torch.ones(width)) if gain else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The normed values in the dtype of `x`, computed in fp32."""
+        wide = x.float()
+        wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        return (wide if self.gain is None else wide * self.gain).to(x.dtype)
+
+
+class Attention(nn.Module):
+    """Grouped-query attention with norms on queries and keys, as in Qwen3."""
+
+    def __init__(self, config: TrunkConfig) -> None:
+        super().__init__()
+        self.heads, self.kv_heads, self.head_size = config.heads, config.kv_heads, config.head_size
+        self.q = Linear(config.width, config.heads * config.head_size)
+        self.k = Linear(config.width, config.kv_heads * config.head_size)
+        self.v = Linear(config.width, config.kv_heads * config.head_size)
+        self.o = Linear(config.heads * config.head_size, config.width, scale=0.0)
+        if config.qk_norm:
+            self.q_norm = RMSNorm(config.head_size, config.norm_eps, config.norm_gain)
+            self.k_norm = RMSNorm(config.head_size, config.norm_eps, config.norm_gain)
+        else:
+            self.q_norm = self.k_norm = nn.Identity()
+
+    def forward(self, x_BLD: Tensor, seen: Sight, cache: Cache | None, layer: int) -> Tensor:
+        """What each position gathers from those it sees."""
+        rows, length, _ = x_BLD.shape
+        q = self.q_norm(self.q(x_BLD).view(rows, length, self.heads, self.head_size))
+        k = self.k_norm(self.k(x_BLD).view(rows, length, self.kv_heads, self.head_size))
+        v = self.v(x_BLD).view(rows, length, self.kv_heads, self.head_size)
+        q = rotate(q, seen.cos_BLE, seen.sin_BLE).transpose(1, 2)
+        k = rotate(k, seen.cos_BLE, seen.sin_BLE).transpose(1, 2)
+        v = v.transpose(1, 2)
+        if cache is not None:
+            k, v = cache.extend(layer, k, v)
+        out = attend(q, k, v, seen)
+        return self.o(out.transpose(1, 2).reshape(rows, length, -1))
+
+
+class MLP(nn.Module):
+    """SwiGLU (Qwen3's), or squared ReLU with one matrix less.
+
+    Source:  Shazeer 2020 (arXiv:2002.05202); So et al. 2021 (arXiv:2109.08668).
+    """
+
+    def __init__(self, config: TrunkConfig) -> None:
+        super().__init__()
+        if config.mlp not in ("swiglu", "relu2"):
+            raise ValueError(f"mlp is {config.mlp!r}: take swiglu or relu2")
+        self.gate = Linear(config.width, config.mlp_width) if config.mlp == "swiglu" else None
+        self.up = Linear(config.width, config.mlp_width)
+        self.down = Linear(config.mlp_width, config.width, scale=0.0)
+
+    def forward(self, x_BLD: Tensor) -> Tensor:
+        """The update of each position from itself."""
+        if self.gate is None:
+            return self.down(self.up(x_BLD).relu().square())
+        return self.down(F.silu(self.gate(x_BLD)) * self.up(x_BLD))
+
+
+class Block(nn.Module):
+    """Attention, then MLP, each on a normed copy and added back.
+
+    `modulation_BLD` is added to what both read: a condition that differs from position to position.
+    """
+
+    def __init__(self, config: TrunkConfig) -> None:
+        super().__init__()
+        self.attention_norm = RMSNorm(config.width, config.norm_eps, config.norm_gain)
+        self.attention = Attention(config)
+        self.mlp_norm = RMSNorm(config.width, config.norm_eps, config.norm_gain)
+        self.mlp = MLP(config)
+
+    def forward(
+        self, x_BLD: Tensor, seen: Sight, modulation_BLD: Tensor | None, cache: Cache | None, layer: int
+    ) -> Tensor:
+        """The residual stream after this block."""
+        attended = self.attention_norm(x_BLD)
+        x_BLD = x_BLD + self.attention(
+            attended if modulation_BLD is None else attended + modulation_BLD, seen, cache, layer
+        )
+        mixed = self.mlp_norm(x_BLD)
+        return x_BLD + self.mlp(mixed if modulation_BLD is None else mixed + modulation_BLD)
+
+
+def run_block(block: Block, x_BLD: Tensor, seen: Sight, modulation_BLD: Tensor | None) -> Tensor:
+    """The block without a cache: what is compiled, once for all layers."""
+    return block(x_BLD, seen, modulation_BLD, None, 0)
+
+
+class Trunk(nn.Module):
+    """Blocks and a last norm; with `long_skips`, block i from the end also reads what block i was given.
+
+    Source:  Yang et al. 2025 (arXiv:2505.09388), the Qwen3 block; Bao et al. 2022 (arXiv:2209.12152), long skips.
+    """
+
+    def __init__(self, config: TrunkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.run_block = run_block  # the trainer puts a compiled one here
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.norm = RMSNorm(config.width, config.norm_eps, config.norm_gain)
+        skips = config.depth // 2 if config.long_skips else 0
+        self.skips = nn.ModuleList(Linear(config.width, config.width, scale=0.0) for _ in range(skips))
+
+    def forward(
+        self, x_BLD: Tensor, seen: Sight, modulation_BLD: Tensor | None = None, cache: Cache | None = None
+    ) -> Tensor:
+        """Hidden states, normed.
+
+        Shapes:  [B, L, D] -> [B, L, D].
+        """
+        kept = []
+        for layer, block in enumerate(self.blocks):
+            if layer < len(self.skips):
+                kept.append(x_BLD)
+            elif layer >= len(self.blocks) - len(self.skips):
+                early = kept.pop()
+                x_BLD = x_BLD + self.skips[len(kept)](early)
+            if cache is None:
+                x_BLD = self.run_block(block, x_BLD, seen, modulation_BLD)
+            else:
+                x_BLD = block(x_BLD, seen, modulation_BLD, cache, layer)
+        return self.norm(x_BLD)

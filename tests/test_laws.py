@@ -1,0 +1,216 @@
+"""The laws that carry everything, in logits, losses and gradients."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import given, mixed_documents, picture, small_model
+
+from mixmodal.attention import PATHS
+from mixmodal.cache import Cache
+from mixmodal.layout import tokens
+from mixmodal.parts import Document, Image, Text
+from mixmodal.rotary import rotary_tables
+from mixmodal.sequence import Run, Sequence, collate, pack
+
+CONV = {"codec": {"ends": 4}}
+
+
+def laid(model, documents):
+    return [model.lay_out(d, np.random.default_rng(d.key)) for d in documents]
+
+
+def gradients(model, batch, path="plain"):
+    model.zero_grad()
+    losses = model.losses(batch, path)
+    sum(total for total, _ in losses.values()).backward()
+    return losses, {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def close(a, b, scale=None):
+    scale = float(scale if scale is not None else b.abs().max().clamp(min=1e-3))
+    assert float((a - b).abs().max()) <= 1e-5 * scale + 1e-7, (float((a - b).abs().max()), scale)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        CONV,
+        {"flow": {"time": "token", "prediction": "v"}},
+        {"trunk": {"long_skips": True, "mlp": "relu2", "norm_gain": False}},
+    ],
+)
+def test_packed_equals_alone_in_losses_and_gradients(options):
+    model = small_model(**options)
+    sequences = laid(model, mixed_documents())
+    length = max(map(len, sequences)) + 9
+    packed = collate(sequences, pack(sequences, 4, length), length, model.blank())
+    together, grads = gradients(model, packed)
+    totals, summed = {}, {}
+    for sequence in sequences:
+        alone = collate([sequence], [[0]], len(sequence), model.blank())
+        losses, own = gradients(model, alone)
+        for name, (total, count) in losses.items():
+            before = totals.get(name, (0, 0))
+            totals[name] = (before[0] + total.detach(), before[1] + count)
+        for name, grad in own.items():
+            summed[name] = summed.get(name, 0) + grad
+    for name, (total, count) in together.items():
+        close(total.detach(), totals[name][0])
+        close(count, totals[name][1])
+    for name, grad in grads.items():
+        close(grad, summed[name], scale=max(1e-2, float(summed[name].abs().max()) * 3))
+
+
+def test_packed_equals_alone_in_hidden_states(model):
+    sequences = laid(model, mixed_documents())
+    length = max(map(len, sequences))
+    plan = pack(sequences, 4, length)
+    with torch.no_grad():
+        together = model(collate(sequences, plan, length, model.blank()))
+        for row, numbers in enumerate(plan):
+            at = 0
+            for number in numbers:
+                alone = model(collate([sequences[number]], [[0]], len(sequences[number]), model.blank()))
+                close(together[row, at : at + len(sequences[number])], alone[0])
+                at += len(sequences[number])
+
+
+@pytest.mark.parametrize("path", [p for p in PATHS if p != "plain"])
+@pytest.mark.filterwarnings("ignore")
+def test_every_attention_path_follows_the_one_rule(model, path):
+    sequences = laid(model, mixed_documents())
+    length = max(map(len, sequences))
+    batch = collate(sequences, pack(sequences, 4, length), length, model.blank())
+    with torch.no_grad():
+        seen = batch.place.doc >= 0
+        close(model(batch, path)[seen], model(batch, "plain")[seen])
+    if path != "flex":  # FlexAttention has no backward pass on the CPU
+        _, expected = gradients(model, batch)
+        _, found = gradients(model, batch, path)
+        for name, grad in found.items():
+            close(grad, expected[name], scale=max(1e-2, float(expected[name].abs().max()) * 3))
+
+
+def cached(model, runs_in_blocks, cache, slot=0):
+    """Hidden states of blocks run one after another; each is (runs, keep)."""
+    out = []
+    for runs, keep in runs_in_blocks:
+        used = {run.stream for run in runs}
+        blank = {name: slots for name, slots in model.blank().items() if name in used}
+        length = sum(map(len, runs))
+        batch = collate([Sequence(runs)], [[0]], length, blank, start=[cache.used[slot]])
+        out.append(model(batch, cache=cache, slots=[slot])[0])
+        if keep:
+            cache.keep(batch, [0])
+    return out
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("options", [{}, {"trunk": {"long_skips": True}}])
+def test_cached_equals_uncached_and_chunked_equals_whole(options):
+    model = small_model(**options)
+    document = Document((Text("first one"), given(picture(3)), Text("then two"), given(picture(4)), Text("end")), key=9)
+    sequence = model.lay_out(document, np.random.default_rng(0))
+    whole = model(collate([sequence], [[0]], len(sequence), model.blank()))[0]
+    cache = Cache(model.config.trunk, 2, 128)
+    blocks = []
+    for run in sequence.runs:
+        if run.two_way:
+            blocks.append(([run], True))
+        else:  # text one position at a time: the finest chunks
+            for i in range(len(run)):
+                blocks.append(
+                    ([Run(run.stream, {k: v[i : i + 1] for k, v in run.embed.items()}, run.coords[i : i + 1])], True)
+                )
+    close(torch.cat(cached(model, blocks, cache, slot=1)), whole)
+
+
+@torch.no_grad()
+def test_a_noisy_copy_behind_a_cache_equals_the_same_copy_in_training(model):
+    document = Document((Text("a red circle"), picture(3)), key=9)
+    sequence = model.lay_out(document, np.random.default_rng(0))
+    whole = model(collate([sequence], [[0]], len(sequence), model.blank()))[0]
+    prefix = [run for run in sequence.runs if run.private < 0 and not run.two_way][:3]
+    noisy = [run for run in sequence.runs if run.private >= 0]
+    cache = Cache(model.config.trunk, 1, 8)  # grows as it must
+    hidden = cached(model, [(prefix, True), *(([run], False) for run in noisy)], cache)
+    close(torch.cat(hidden), whole[: sum(map(len, prefix)) + sum(map(len, noisy))])
+
+
+@torch.no_grad()
+def test_what_comes_later_never_changes_what_came_before(model):
+    """Text, and whole pictures, see only what stands before them; private copies are seen by nobody else."""
+    first = Document((Text("one"), picture(0), Text("two"), picture(1), Text("three")), key=1)
+    other = Document((Text("one"), picture(0), Text("two"), picture(2), Text("other")), key=1)
+    a, b = (model.lay_out(d, np.random.default_rng(0)) for d in (first, other))
+    same = 0
+    for run, twin in zip(a.runs, b.runs, strict=False):
+        if len(run) != len(twin) or any(not np.array_equal(run.embed[k], twin.embed[k]) for k in run.embed):
+            break
+        same += len(run)
+    assert same > 20
+    hidden = [model(collate([s], [[0]], len(s), model.blank()))[0] for s in (a, b)]
+    close(hidden[0][:same], hidden[1][:same])
+
+
+@torch.no_grad()
+def test_a_private_copy_is_seen_by_nobody_else(model):
+    document = Document((Text("one"), picture(0), Text("two")), key=1)
+    sequence = model.lay_out(document, np.random.default_rng(0))
+    hidden = model(collate([sequence], [[0]], len(sequence), model.blank()))[0]
+    private = [run for run in sequence.runs if run.private >= 0]
+    private[0].embed["values"] = private[0].embed["values"] + 1
+    changed = model(collate([sequence], [[0]], len(sequence), model.blank()))[0]
+    at, moved = 0, []
+    for run in sequence.runs:
+        moved.append(float((hidden[at : at + len(run)] - changed[at : at + len(run)]).abs().max()) > 1e-6)
+        at += len(run)
+    assert moved == [run is private[0] for run in sequence.runs]
+
+
+@torch.no_grad()
+def test_the_embedding_of_raw_patches_loses_nothing(model):
+    """Least squares on what enters the trunk returns every grey level."""
+    stream = model.streams["patches"]
+    part = picture(7, 16, 16)
+    grid = stream.codec.encode(part)
+    assert np.array_equal(stream.codec.decode(grid.values, grid, Image(size=(16, 16))).pixels, part.pixels)
+    run = stream.objective.show("patches", stream.codec, grid, 0.0)
+    fields = {name: torch.from_numpy(values) for name, values in run.embed.items()}
+    entered = stream.objective.embed(stream.codec, fields, torch.float32)
+    bare = {**fields, "values": torch.zeros_like(fields["values"])}
+    offset = stream.objective.embed(stream.codec, bare, torch.float32)
+    values = torch.linalg.lstsq(stream.codec.into, (entered - offset).T).solution.T
+    levels = np.rint((values.numpy() + 1) * 127.5)
+    assert np.array_equal(levels, np.rint((grid.values + 1) * 127.5))
+    assert stream.codec.embedding_rank() == stream.codec.size
+
+
+def test_a_low_rank_embedding_reports_its_rank():
+    codec = small_model(codec={"rank": 16}).streams["patches"].codec
+    assert codec.embedding_rank() == 16 < codec.size
+
+
+def test_every_stream_runs_in_a_batch_that_does_not_use_it(model):
+    sequence = model.lay_out(Document((Text("words"),), key=1), np.random.default_rng(0))
+    losses, grads = gradients(model, collate([sequence], [[0]], 16, model.blank()))
+    assert float(losses["patches.mse"][1]) == 0 and float(losses["patches.mse"][0]) == 0
+    assert {n for n, _ in model.named_parameters()} - set(grads) == set()
+
+
+def test_packing_never_changes_what_a_document_draws(model):
+    document = mixed_documents()[0]
+    a, b = (model.lay_out(document, np.random.default_rng(5)) for _ in range(2))
+    for run, twin in zip(a.runs, b.runs, strict=True):
+        assert all(np.array_equal(run.embed[k], twin.embed[k]) for k in run.embed)
+
+
+def test_text_alone_has_the_coordinates_of_ordinary_rotary(model):
+    run = tokens(model.speaker, [5, 6, 7], 3.0)
+    assert run.coords.tolist() == [[3, 3, 3], [4, 4, 4], [5, 5, 5]]
+    cos, _ = rotary_tables(torch.from_numpy(run.coords)[None], 16, 10_000.0)
+    angle = torch.tensor([3.0, 4, 5])[:, None] * 10_000.0 ** -(torch.arange(8) / 8)
+    close(cos[0, :, :8], angle.cos())

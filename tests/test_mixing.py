@@ -1,0 +1,166 @@
+"""The mixture: what is drawn depends on the seed and the number alone, and survives stops and ranks."""
+
+import json
+import time
+from itertools import islice
+
+import numpy as np
+import pytest
+
+from mixmodal.data.mixing import Mixture, document_key, document_rng
+from mixmodal.parts import Document, Text
+
+
+class Numbers:
+    """A source whose documents tell which one they are and one random number."""
+
+    def __init__(self, name: str, size: int | None = None) -> None:
+        self.name, self.size = name, size
+
+    def document(self, index: int, rng: np.random.Generator) -> Document:
+        return Document((Text(f"{self.name} {index} {rng.random():.12f}"),), about={"own": index})
+
+
+def three():
+    return {Numbers("small", 7): 1, Numbers("large", 1000): 2, Numbers("endless"): 3}
+
+
+def texts(documents) -> list[str]:
+    return [document.parts[0].text for document in documents]
+
+
+def test_the_same_seed_draws_the_same_documents_and_another_seed_others():
+    first = texts(islice(Mixture(three(), seed=5), 200))
+    assert first == texts(islice(Mixture(three(), seed=5), 200))
+    assert first != texts(islice(Mixture(three(), seed=6), 200))
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 2**70 + 1])
+def test_any_whole_number_is_a_seed(seed):
+    with np.errstate(all="raise"):
+        assert len(texts(islice(Mixture(three(), seed=seed), 50))) == 50
+
+
+def test_a_finite_source_gives_every_document_once_an_epoch_in_a_fresh_order():
+    mixture = Mixture({Numbers("small", 50): 1, Numbers("endless"): 1}, seed=1)
+    draws = [mixture.draw() for _ in range(600)]
+    small = [draw for draw in draws if draw.source == 0]
+    epochs = [[draw.index for draw in small[start : start + 50]] for start in (0, 50, 100, 150)]
+    assert all(sorted(epoch) == list(range(50)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+    assert [draw.visit for draw in small[:200]] == [0] * 50 + [1] * 50 + [2] * 50 + [3] * 50
+    endless = [draw.index for draw in draws if draw.source == 1]
+    assert endless == list(range(len(endless)))
+
+
+def test_sources_come_by_their_weights_and_a_weight_of_zero_never_comes():
+    sources = [(Numbers("never first"), 0), (Numbers("one"), 1), (Numbers("three"), 3), (Numbers("never last"), 0)]
+    mixture = Mixture(sources, seed=3)
+    drawn = np.bincount([mixture.draw().source for _ in range(20000)], minlength=4)
+    assert drawn[0] == drawn[3] == 0
+    assert abs(drawn[1] / 20000 - 0.25) < 0.01
+
+
+def test_a_mixture_goes_on_from_its_state_as_if_it_had_never_stopped():
+    whole = Mixture(three(), seed=9)
+    expected = texts(islice(whole, 3000))
+    stopped = Mixture(three(), seed=9)
+    got = texts(islice(stopped, 1234))
+    saved = json.dumps(stopped.state())
+    assert len(saved) < 300
+    resumed = Mixture(three(), seed=9)
+    resumed.load(json.loads(saved))
+    assert got + texts(islice(resumed, 3000 - 1234)) == expected
+
+
+def test_a_preview_shows_what_comes_without_moving_on():
+    mixture = Mixture(three(), seed=9)
+    assert texts(mixture.preview(20)) == texts(islice(mixture, 20))
+
+
+def test_ranks_share_the_draws_of_one_rank_and_their_states_are_equal():
+    alone = Mixture(three(), seed=2)
+    expected = [alone.draw() for _ in range(600)]
+    ranks = [Mixture(three(), seed=2, rank=rank, ranks=3) for rank in range(3)]
+    drawn = [[mixture.draw() for _ in range(200)] for mixture in ranks]
+    assert all(draw.number % 3 == rank for rank in range(3) for draw in drawn[rank])
+    assert sorted(draw for part in drawn for draw in part) == expected
+    assert ranks[0].state() == ranks[1].state() == ranks[2].state() == alone.state()
+
+
+def test_another_number_of_ranks_goes_on_without_loss_or_doubling():
+    alone = Mixture(three(), seed=2)
+    expected = [alone.draw() for _ in range(50 + 4 * 30)]
+    first = Mixture(three(), seed=2)
+    got = [first.draw() for _ in range(50)]
+    for rank in range(4):
+        part = Mixture(three(), seed=2, rank=rank, ranks=4)
+        part.load(first.state())
+        got += [part.draw() for _ in range(30)]
+    assert sorted(got) == expected
+
+
+def test_a_document_has_its_stable_key_and_the_random_numbers_of_its_visit():
+    document = next(mixture := Mixture({Numbers("small", 1): 1}, seed=4))
+    again = next(mixture)
+    assert document.key == again.key == document_key("small", 0) == 5111271660274093131
+    assert document.about == {"own": 0, "source": "small", "index": 0, "visit": 0, "draw": 0}
+    assert again.about["visit"] == 1
+    assert document.parts[0].text.endswith(f"{document_rng(4, 'small', 0, 0).random():.12f}")
+    assert document.parts[0].text != again.parts[0].text
+
+
+def test_random_numbers_differ_between_sources_documents_visits_and_seeds():
+    first = [
+        document_rng(seed, name, index, visit).random()
+        for seed in (0, 1)
+        for name in ("a", "b")
+        for index in (0, 1)
+        for visit in (0, 1)
+    ]
+    assert len(set(first)) == 16
+
+
+def test_drawing_costs_little_beside_the_source():
+    mixture = Mixture(three(), seed=0)
+    next(mixture)
+    best = min(_seconds(mixture, 500) for _ in range(5))
+    assert best < 200e-6  # 25 microseconds on a quiet machine
+
+
+def _seconds(mixture: Mixture, count: int) -> float:
+    start = time.perf_counter()
+    for _ in range(count):
+        next(mixture)
+    return (time.perf_counter() - start) / count
+
+
+def test_a_state_of_other_data_or_another_seed_is_refused():
+    state = Mixture(three(), seed=1).state()
+    with pytest.raises(ValueError, match="seed"):
+        Mixture(three(), seed=2).load(state)
+    with pytest.raises(ValueError, match="sizes"):
+        Mixture({Numbers("small", 8): 1, Numbers("large", 1000): 2, Numbers("endless"): 3}, seed=1).load(state)
+    with pytest.raises(ValueError, match="sizes"):
+        Mixture({Numbers("small", 7): 1}, seed=1).load(state)
+
+
+@pytest.mark.parametrize(
+    "sources, says",
+    [
+        ({}, "weights"),
+        ([(Numbers("a"), 0)], "weights"),
+        ([(Numbers("a"), -1), (Numbers("b"), 3)], "weights"),
+        ([(Numbers("a"), float("nan"))], "weights"),
+        ([(Numbers("a"), 1), (Numbers("a"), 1)], "different names"),
+        ([(Numbers("a", 0), 1)], "empty"),
+    ],
+)
+def test_sources_that_cannot_be_mixed_are_refused_with_a_reason(sources, says):
+    with pytest.raises(ValueError, match=says):
+        Mixture(sources)
+
+
+def test_a_rank_outside_the_ranks_is_refused():
+    with pytest.raises(ValueError, match="rank is one of 0 to 1"):
+        Mixture(three(), rank=2, ranks=2)
