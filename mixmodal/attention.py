@@ -33,13 +33,17 @@ class Segment(NamedTuple):
 
 
 class Sight(NamedTuple):
-    """What attention and rotary need of a batch, prepared once: at most one of the three views is there."""
+    """What attention and rotary need of a batch, prepared once: at most one of the three views is there.
+
+    `plain` says how a mask is used: by matmul and softmax, or by scaled_dot_product_attention.
+    """
 
     cos_BLE: Tensor
     sin_BLE: Tensor
     mask_B1LK: Tensor | None = None
     segments: tuple[Segment, ...] | None = None
     block: BlockMask | None = None
+    plain: bool = True
 
 
 def visible(q: Place, k: Place) -> Tensor:
@@ -85,10 +89,10 @@ def sight(place: Place, cos_BLE: Tensor, sin_BLE: Tensor, path: str = "plain") -
         rows, length = place.doc.shape
         block = create_block_mask(partial(_visible_at, place), rows, None, length, length, device=place.doc.device)
         return Sight(cos_BLE, sin_BLE, block=block)
-    return Sight(cos_BLE, sin_BLE, visible_mask(place, place))
+    return Sight(cos_BLE, sin_BLE, visible_mask(place, place), plain=path == "plain")
 
 
-def attend(q_BHLE: Tensor, k_BHKE: Tensor, v_BHKE: Tensor, seen: Sight, *, plain: bool = True) -> Tensor:
+def attend(q_BHLE: Tensor, k_BHKE: Tensor, v_BHKE: Tensor, seen: Sight) -> Tensor:
     """Attention of q over k and v as `seen` allows.
 
     Shapes:  [B, H, L, E], [B, G, K, E] twice with G dividing H -> [B, H, L, E].
@@ -100,7 +104,7 @@ def attend(q_BHLE: Tensor, k_BHKE: Tensor, v_BHKE: Tensor, seen: Sight, *, plain
         k_BHKE, v_BHKE = (x.repeat_interleave(groups, dim=1) for x in (k_BHKE, v_BHKE))
     if seen.segments is not None:
         return _attend_segments(q_BHLE, k_BHKE, v_BHKE, seen.segments)
-    if not plain:
+    if not seen.plain:
         return scaled_dot_product_attention(q_BHLE, k_BHKE, v_BHKE, attn_mask=seen.mask_B1LK)
     scores = (q_BHLE * q_BHLE.shape[-1] ** -0.5) @ k_BHKE.transpose(-1, -2)
     scores = scores.masked_fill(~seen.mask_B1LK, -torch.inf)

@@ -34,7 +34,12 @@ def write_json(path: Path, data: Any) -> None:
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Write `tensors` as safetensors, atomically."""
     aside = path.with_name(path.name + ".part")
-    save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, aside)
+    held, seen = {}, set()
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().contiguous().cpu()
+        held[name] = tensor.clone() if tensor.data_ptr() in seen else tensor  # a file holds no tied tensors
+        seen.add(tensor.data_ptr())
+    save_file(held, aside)
     os.replace(aside, path)
 
 
@@ -59,11 +64,11 @@ def save_pretrained(
                 file = f"{option}.json" if name == model.config.speaker else f"{name}.{option}.json"
                 write_json(folder / file, json.loads(value))
                 stream["codec"][option] = ASSET + file
-    tensors = model.state_dict() | (weights or {})
-    shared: dict[int, str] = {}
+    owners: dict[int, str] = {}
     kept = {}
-    for name, tensor in tensors.items():  # a tied table is stored once
-        if shared.setdefault(tensor.data_ptr(), name) == name or weights and name in weights:
+    for name, tensor in model.state_dict().items():
+        if owners.setdefault(tensor.data_ptr(), name) == name:  # a tied table is stored once
+            tensor = (weights or {}).get(name, tensor)
             kept[name] = tensor.to(dtype) if tensor.is_floating_point() else tensor
     write_tensors(folder / "model.safetensors", kept)
     write_json(folder / "config.json", {"format": FORMAT, "model": config, "about": about or {}})

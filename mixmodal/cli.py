@@ -31,11 +31,15 @@ class Train:
 
     def run(self) -> None:
         """Train, or tell the cost."""
-        from mixmodal.config import override
+        from mixmodal.config import Recipe, from_json, override
         from mixmodal.recipes import own_data, recipe
         from mixmodal.train import prepare, train
 
-        chosen = recipe(self.recipe)
+        folder, kept = self.out or Path("runs") / self.recipe, Path(self.recipe) / "recipe.json"
+        if self.resume and kept.exists():
+            folder, chosen = kept.parent, from_json(Recipe, json.loads(kept.read_text(encoding="utf8")), "recipe")
+        else:
+            chosen = recipe(self.recipe)
         if self.data is not None:
             chosen = own_data(chosen, self.data)
         chosen = override(chosen, self.set)
@@ -44,7 +48,6 @@ class Train:
             for line in run.cost.lines(run.peak, chosen.steps):
                 print(line)
             return
-        folder = self.out or Path("runs") / self.recipe
         train(chosen, folder, resume=self.resume)
         print(f"the model is in {folder / 'model'}")
 
@@ -78,9 +81,12 @@ class Sample:
             raise ValueError("no prompt was given: write what to draw, in quotation marks")
         from mixmodal.api import load
 
-        size = tuple(int(side) for side in self.size.lower().split("x")) if self.size else None
-        if size and len(size) == 1:
-            size = (size[0], size[0])
+        size = None
+        if self.size:
+            sides = self.size.lower().split("x")
+            if len(sides) > 2 or not all(side.isdecimal() and int(side) for side in sides):
+                raise ValueError(f"--size is {self.size!r}: write SIDE or HEIGHTxWIDTH, for example 32 or 24x48")
+            size = (int(sides[0]), int(sides[-1]))
         model = load(self.model)
         pictures = model.sample(
             self.prompt, n=self.n, size=size, seed=self.seed, steps=self.steps, guidance=self.guidance

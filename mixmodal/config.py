@@ -13,7 +13,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class TrunkConfig:
-    """The transformer that every stream shares. The defaults of `mlp`, `norm_gain`, `qk_norm` are Qwen3's."""
+    """The transformer that every stream shares. The defaults of `mlp`, `norm_gain`, `qk_norm`, `qk_scale` are Qwen3's.
+
+    `qk_scale` multiplies the attention logits: normed queries and keys bound them by the root of the head size, which
+    small heads without gains cannot sharpen otherwise.
+    """
 
     width: int = 192
     depth: int = 6
@@ -25,6 +29,7 @@ class TrunkConfig:
     norm_gain: bool = True
     norm_eps: float = 1e-6
     qk_norm: bool = True
+    qk_scale: float = 1.0
     rope_theta: float = 10_000.0
     long_skips: bool = False
 
@@ -79,7 +84,8 @@ class OptimConfig:
 class Recipe:
     """A whole run as values: what is trained, on what, how long, and how it is watched.
 
-    `sources` are {"kind": name of a source, "share": weight in the mixture, option: value}; `valid` likewise, for
+    `sources` are {"kind": name of a source, "share": weight in the mixture, "from" and "until": shares of
+    the training between which it is drawn, option: value}; `valid` likewise, for
     validation. `vocabulary` is the size of the tokenizer that is trained on the sources, or `tokenizer` the path of a
     tokenizer.json. `minutes` > 0 sets `steps` by the speed measured at the start. `rows` x `length` positions a step.
     `prompts` are drawn, and pictures of `valid` described, at every sample.

@@ -65,10 +65,7 @@ def demo(out: Path, *, minutes: float = 0.0, seed: int = 0, n: int = 500) -> Pat
 
 
 def _world(loaded: Loaded) -> Any:
-    spec = next(s for s in loaded.about["sources"].values() if s["kind"] == "scenes")
-    return make_source(
-        {"kind": "scenes", "level": spec.get("level", "full"), "size": spec.get("size", 32), "split": "heldout"}
-    )
+    return make_source({**Exam(loaded.model, loaded.about).source("scenes"), "split": "heldout"})
 
 
 def _from_the_box(out: Path) -> list[tuple[str, Picture.Image]]:

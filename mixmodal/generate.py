@@ -117,7 +117,8 @@ def generate(
 def _tracks(model: Model, request: Request) -> list[_Track]:
     spoken = model.speaker.medium
     guided = request.settings.guidance != 1 and (
-        request.free or any(p.wanted and p.empty and p.medium != spoken for p in request.document.parts)
+        request.free
+        or any(p.wanted and (p.empty or p.known is not None) and p.medium != spoken for p in request.document.parts)
     )
     return [_Track(), _Track(omits=spoken)] if guided else [_Track()]
 
@@ -186,7 +187,7 @@ def _show(model: Model, tracks: list[_Track], part) -> None:
 
 
 def _copy(speaker: Stream, track: _Track, reader: Stream, grid) -> None:
-    if len(grid.values):
+    if grid is not None and len(grid.values):
         track.add(reader.objective.show(reader.name, reader.codec, grid, track.origin))
     if reader.medium != speaker.medium:
         track.add(tokens(speaker, speaker.codec.closing(reader.medium), track.origin))
@@ -236,7 +237,7 @@ def _speak(model: Model, request: Request, tracks: list[_Track], rng: torch.Gene
     banned = [codec.begin, *closes, *codec.size_tokens()] + ([] if more else opens)
     ask = Ask(request.settings, rng, banned, [codec.end, *opens], False)
     sampler = speaker.objective.sampler(codec, speaker.head, codec.grid([]), ask)
-    values = yield from _sample(model, speaker, sampler, tracks)
+    values = list((yield from _sample(model, speaker, sampler, tracks)))
     ended = bool(values) and values[-1] in ask.stops
     opened = codec.announced(values[-1]) if ended else None
     return codec.decode(values[:-1] if ended else values, None, part), opened
@@ -256,8 +257,8 @@ def _make(model: Model, request: Request, tracks: list[_Track], rng: torch.Gener
     made = yield from _sample(model, writer, writer.objective.sampler(writer.codec, writer.head, grid, ask), tracks)
     part = writer.codec.decode(made, grid, part)
     if more:
-        reader = model.reader(part.medium)
-        copy = reader.codec.encode(part)
+        reader = model.reader(part.medium) if writer.objective.needs_copy else writer
+        copy = reader.codec.encode(part) if writer.objective.needs_copy else None
         for track in tracks:
             _copy(speaker, track, reader, copy)
     return part
@@ -273,7 +274,7 @@ def _choose_size(model: Model, request: Request, tracks: list[_Track], rng: torc
     sides = []
     for _ in range(2):
         yield from _flush(tracks)
-        token = int(model.speaker.head.draw(codec.read(tracks[0].last[-1:], {}), request.settings, rng, banned)[0])
+        token = int(model.speaker.head.draw(tracks[0].last[-1:], request.settings, rng, banned)[0])
         sides.append(codec.side(token))
         for track in tracks:
             track.add(tokens(model.speaker, [token], track.origin))

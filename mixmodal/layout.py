@@ -49,28 +49,31 @@ def lay_out(
             )
         last = number == len(document.parts) - 1
         speaks = part.medium == speaker.medium
-        writer, reader = model.writer(part.medium), model.reader(part.medium)
-        grid = (writer if part.wanted else reader).codec.encode(part)
+        stream = model.writer(part.medium) if part.wanted else model.reader(part.medium)
+        grid = stream.codec.encode(part)
         if not speaks:
             header = speaker.codec.opening(part.medium, grid.size)
             runs.append(tokens(speaker, header, origin, HEADER_WEIGHT * part.weight if part.wanted else 0.0))
             origin += len(header)
-        shown = not part.wanted
+        shown = public = not part.wanted
         if part.wanted:
-            laid = writer.objective.lay(
-                writer.name, writer.codec, grid, Lay(origin, part.weight, rng, progress, group, times)
+            laid = stream.objective.lay(
+                stream.name, stream.codec, grid, Lay(origin, part.weight, rng, progress, group, times)
             )
             group += sum(run.private >= 0 for run in laid)
             runs += laid
-            shown = writer.objective.needs_copy and (not last or ending)
+            shown = stream.objective.needs_copy and (not last or ending)
+            public = shown or not stream.objective.needs_copy
         if shown:
-            copy = grid if reader is writer else reader.codec.encode(part)
+            reader = model.reader(part.medium)
+            copy = grid if reader is stream else reader.codec.encode(part)
             runs.append(reader.objective.show(reader.name, reader.codec, copy, origin))
-        origin = after(runs[-1])
-        if shown and not speaks:
+        if len(runs[-1]):  # a tokenizer may make nothing of a text
+            origin = after(runs[-1])
+        if public and not speaks:
             runs.append(tokens(speaker, speaker.codec.closing(part.medium), origin))
             origin += 1
-        if last and part.wanted and (speaks or shown):
+        if last and part.wanted and public:
             weight = part.weight * (1.0 if speaks else HEADER_WEIGHT)
             runs.append(tokens(speaker, [speaker.codec.end], origin, weight))
     return Sequence(runs)
@@ -79,13 +82,12 @@ def lay_out(
 def tokens(speaker, values: list[int], origin: float, weight: float = 0.0) -> Run:
     """A run of the speaker's own tokens, predicted where `weight` says so."""
     grid: Grid = speaker.codec.grid(values)
-    run = speaker.objective.show(speaker.name, speaker.codec, grid, origin)
     if weight > 0:
-        run.predict_at = np.arange(-1, len(values) - 1)
-        run.predict = {"targets": grid.values, "weights": np.full(len(values), weight, np.float32)}
-    return run
+        (run,) = speaker.objective.lay(speaker.name, speaker.codec, grid, Lay(origin, weight))
+        return run
+    return speaker.objective.show(speaker.name, speaker.codec, grid, origin)
 
 
 def after(run: Run) -> float:
     """Where the next part begins: the largest coordinate, and one more, as a whole number."""
-    return float(np.floor(run.coords.max())) + 1 if len(run) else 0.0
+    return float(np.floor(run.coords.max())) + 1

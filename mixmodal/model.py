@@ -55,13 +55,7 @@ class Stream(nn.Module):
         self.head = None
         if config.head is not None:
             head = kind_of("heads", config.head)
-            table = getattr(self.codec, "table", None)
-            self.head = head.build(
-                values.options(head.Config, config.head, f"{where}.head"),
-                width,
-                getattr(self.codec, "vocabulary", 0),
-                None if table is None else table.weight,
-            )
+            self.head = head.build(values.options(head.Config, config.head, f"{where}.head"), width, self.codec)
 
     def blank(self) -> Slots:
         """One empty slot of each kind, so that the stream runs in batches that do not use it."""
@@ -164,9 +158,9 @@ class Model(nn.Module):
         return {name: stream.weight for name, stream in self.streams.items()}
 
     def groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
-        """Parameters by how they are to be optimized: "matrices" of the trunk, and the "rest"."""
+        """Parameters by how they are to be optimized: "matrices" between hidden values, and the "rest"."""
+        owners = {f"{name}.weight" for name, m in self.named_modules() if getattr(m, "is_hidden_matrix", False)}
         out: dict[str, list[tuple[str, nn.Parameter]]] = {"matrices": [], "rest": []}
         for name, parameter in self.named_parameters():
-            matrix = name.startswith("trunk.blocks.") and parameter.ndim == 2
-            out["matrices" if matrix else "rest"].append((name, parameter))
+            out["matrices" if name in owners else "rest"].append((name, parameter))
         return out

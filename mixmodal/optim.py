@@ -73,8 +73,9 @@ class PowerAverage:
     def update(self, model: nn.Module, step: int) -> None:
         """Take in the weights after `step` (counted from 1)."""
         keep = (1 - 1 / step) ** (self.exponent + 1)
-        averaged = list(self.weights.values())
-        torch._foreach_lerp_(averaged, [p.detach() for p in model.parameters()], 1 - keep)
+        named = dict(model.named_parameters())  # by name: a file gives weights back in another order
+        averaged = [self.weights[name] for name in named]
+        torch._foreach_lerp_(averaged, [p.detach() for p in named.values()], 1 - keep)
 
 
 def power_exponent(width: float) -> float:

@@ -60,7 +60,8 @@ class Image:
             if shape is None or len(shape) != 3 or shape[2] != 3 or str(self.pixels.dtype) != "uint8":
                 raise ValueError(
                     "Image wants uint8 pixels [height, width, 3], got"
-                    f" {getattr(self.pixels, 'dtype', type(self.pixels))} {shape}: convert with PIL's Image.convert('RGB') first"
+                    f" {getattr(self.pixels, 'dtype', type(self.pixels))} {shape}: convert"
+                    " with PIL's Image.convert('RGB') first"
                 )
             object.__setattr__(self, "size", (int(shape[0]), int(shape[1])))
 

@@ -39,7 +39,7 @@ def draw(logits_NV: Tensor, temperature: float, top_p: float, rng: torch.Generat
         ordered, at = probabilities.sort(-1, descending=True)
         ordered[ordered.cumsum(-1) - ordered >= top_p] = 0
         probabilities = torch.zeros_like(probabilities).scatter_(-1, at, ordered)
-    return torch.multinomial(probabilities, 1, generator=rng)[:, 0]
+    return torch.multinomial(probabilities.to(rng.device), 1, generator=rng)[:, 0]
 
 
 def guide(branches: list[Tensor], guidance: float) -> Tensor:

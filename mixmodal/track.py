@@ -123,9 +123,13 @@ def sheet(pairs: Sequence[tuple[Document, Document]], columns: int = 4, side: in
             out.paste(enlarged(last.pixels, side), (x + side + 4, y))
             _write_lines(pen, "asked: " + " ".join(words), x, y + side + 4, wide - 16, INK)
         else:
-            _write_lines(pen, " ".join([*words, "true: " + true.parts[-1].text]), x, y + side + 4, wide - 16, GREY)
-            _write_lines(pen, "wrote: " + last.text, x, y + side + 38, wide - 16, INK)
+            _write_lines(pen, " ".join([*words, "true: " + _words(true.parts[-1])]), x, y + side + 4, wide - 16, GREY)
+            _write_lines(pen, "wrote: " + _words(last), x, y + side + 38, wide - 16, INK)
     return out
+
+
+def _words(part) -> str:
+    return getattr(part, "text", f"({part.medium})")
 
 
 def enlarged(pixels: np.ndarray, side: int) -> Picture.Image:
@@ -163,10 +167,11 @@ def plot(
     every = [v for values in lines.values() for v in values]
     low, high = min(0.0, *every), max(every) * 1.05 or 1.0
     first, last = min(across), max(across)
-    place = lambda x, y: (
-        left + (x - first) / ((last - first) or 1) * (right - left),  # noqa: E731
-        bottom - (y - low) / (high - low) * (bottom - top),
-    )
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        across_share = (x - first) / ((last - first) or 1)
+        return left + across_share * (right - left), bottom - (y - low) / (high - low) * (bottom - top)
+
     for i in range(5):
         value = low + (high - low) * i / 4
         y = place(first, value)[1]

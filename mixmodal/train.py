@@ -25,6 +25,7 @@ from mixmodal.parts import Document
 from mixmodal.sampling import Settings
 from mixmodal.sequence import Batch, collate, fitting_row
 from mixmodal.track import Track
+from mixmodal.trunk import run_block
 
 GRID = tuple((i + 0.5) / 10 for i in range(10))  # fixed noise levels of validation
 VALID_DOCUMENTS = 24
@@ -48,6 +49,8 @@ def prepare(recipe: Recipe, device: str | None = None) -> Run:
     """A run ready to start: codecs completed from the data, model made from the seed, cost counted."""
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     mixture = make_mixture(recipe.sources, recipe.seed)
+    if recipe.valid:
+        make_mixture(recipe.valid, 1)  # what cannot be made is refused now, not at the first checkpoint
     if recipe.start:
         model, _ = from_pretrained(recipe.start)
         recipe = replace(recipe, model=replace(model.config, streams=_merged(recipe.model, model.config)))
@@ -168,8 +171,6 @@ def compile_trunk(model: Model) -> str | None:
 
     if next(model.parameters()).device.type == "cpu" and not (shutil.which("g++") or shutil.which("clang++")):
         return "no C++ compiler is on this machine (g++ or clang++); training is about a third slower without"
-    from mixmodal.trunk import run_block
-
     model.trunk.run_block = torch.compile(run_block, dynamic=False)
     return None
 
@@ -201,7 +202,6 @@ def _checkpoint(
     tensors: dict[str, dict[str, Tensor]] = {"weights": run.model.state_dict(), "optimizer": state_of(optimizers)}
     if average:
         tensors["average"] = average.weights
-    save_run(out, step, tensors, {"recipe": values.to_json(recipe), "loader": run.loader.state(), "seconds": seconds})
     about = {
         "recipe": recipe.name,
         "seed": recipe.seed,
@@ -215,7 +215,9 @@ def _checkpoint(
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
     }
+    # The model first: a run that is killed here goes on from the checkpoint before, and writes it again.
     save_pretrained(run.model, out / "model", about=about, weights=average.weights if average else None)
+    save_run(out, step, tensors, {"recipe": values.to_json(recipe), "loader": run.loader.state(), "seconds": seconds})
     if recipe.valid:
         kept = {name: p.detach().clone() for name, p in run.model.named_parameters()} if average else {}
         if average:
@@ -241,6 +243,8 @@ def validate(run: Run, recipe: Recipe) -> dict[str, dict[str, float] | dict[str,
             if len(sequence) <= recipe.length:
                 sequences.append(sequence)
     run.model.eval()
+    trunk, compiled = run.model.trunk, run.model.trunk.run_block
+    trunk.run_block = run_block  # without gradients a compiled one would be compiled anew
     while sequences:
         plan, room, chosen = [[] for _ in range(recipe.rows)], [recipe.length] * recipe.rows, []
         while sequences and (row := fitting_row(room, len(sequences[-1]))) is not None:
@@ -260,6 +264,7 @@ def validate(run: Run, recipe: Recipe) -> dict[str, dict[str, float] | dict[str,
                 found = torch.stack(stream.objective.levels(stream.codec, at, slots.predict))
                 levels[name] = [found + levels[name][0]] if name in levels else [found]
     run.model.train()
+    trunk.run_block = compiled
     means = {name: total / max(count, 1e-8) for name, (total, count) in totals.items()}
     return {"losses": means, "levels": {n: (f[0][0] / f[0][1].clamp(min=1)).tolist() for n, f in levels.items()}}
 

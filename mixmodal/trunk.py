@@ -18,6 +18,8 @@ class Linear(nn.Module):
     Shapes:  [..., fan_in] -> [..., fan_out].
     """
 
+    is_hidden_matrix = True
+
     def __init__(self, fan_in: int, fan_out: int, scale: float = 1.0) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(fan_out, fan_in) * (scale * fan_in**-0.5))
@@ -51,6 +53,7 @@ class Attention(nn.Module):
     def __init__(self, config: TrunkConfig) -> None:
         super().__init__()
         self.heads, self.kv_heads, self.head_size = config.heads, config.kv_heads, config.head_size
+        self.scale = config.qk_scale
         self.q = Linear(config.width, config.heads * config.head_size)
         self.k = Linear(config.width, config.kv_heads * config.head_size)
         self.v = Linear(config.width, config.kv_heads * config.head_size)
@@ -67,7 +70,7 @@ class Attention(nn.Module):
         q = self.q_norm(self.q(x_BLD).view(rows, length, self.heads, self.head_size))
         k = self.k_norm(self.k(x_BLD).view(rows, length, self.kv_heads, self.head_size))
         v = self.v(x_BLD).view(rows, length, self.kv_heads, self.head_size)
-        q = rotate(q, seen.cos_BLE, seen.sin_BLE).transpose(1, 2)
+        q = rotate(q if self.scale == 1 else q * self.scale, seen.cos_BLE, seen.sin_BLE).transpose(1, 2)
         k = rotate(k, seen.cos_BLE, seen.sin_BLE).transpose(1, 2)
         v = v.transpose(1, 2)
         if cache is not None:

@@ -14,7 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixmodal.convnets import Refiner, Stem, to_canvas, to_patches
+from mixmodal.convnets import Down, Up, to_canvas, to_patches
 from mixmodal.sequence import Grid
 
 
@@ -24,8 +24,8 @@ class Config:
 
     Units:   `patch` is frames, rows, columns of one patch; `rank` > 0 bounds the rank of the embedding (not
              lossless then); `box` > 0 fits the longer side of a part to that many coordinates; `learned` adds a
-             learned place (row and column) to the rotary one; `ends` > 0 is the width of convolutions that run over
-             the whole part beside the matrices (one frame only).
+             learned place (row and column) to the rotary one; `ends` > 0 is the width of a small U-Net around
+             the trunk, over the whole part and beside the matrices (one frame only).
     """
 
     patch: tuple[int, int, int] = (1, 8, 8)
@@ -50,11 +50,13 @@ class Codec(nn.Module):
             self.into = nn.Parameter(torch.randn(width, config.rank) * config.rank**-0.5)
         self.out = nn.Parameter(torch.zeros(self.size, width))
         if config.ends:
-            pixels = config.patch[1] * config.patch[2]
-            self.stem, self.refiner = Stem(config.channels, config.ends), Refiner(config.channels, config.ends)
-            self.from_stem = nn.Parameter(torch.randn(width, pixels * config.ends) * (pixels * config.ends) ** -0.5)
-            self.to_refiner = nn.Parameter(torch.randn(pixels * config.ends, width) * width**-0.5)
-        self.place = nn.Parameter(torch.randn(2, 128, width) * 0.02) if config.learned else None
+            levels = min(2, *((side & -side).bit_length() - 1 for side in config.patch[1:]))
+            self.coarse = tuple(side >> levels for side in config.patch[1:])  # a patch on the coarsest level
+            size = self.coarse[0] * self.coarse[1] * (config.ends << levels)
+            self.down, self.up = (made(config.channels, config.ends, levels) for made in (Down, Up))
+            self.from_down = nn.Parameter(torch.randn(width, size) * size**-0.5)
+            self.to_up = nn.Parameter(torch.randn(size, width) * width**-0.5)
+        self.place = nn.Parameter(torch.randn(2, 128, width) * 0.3) if config.learned else None
 
     def encode(self, part: Any) -> Grid:
         """Patches of the part in raster order; a part that a patch does not divide is padded with its edge."""
@@ -118,7 +120,7 @@ class Codec(nn.Module):
 
     def fields(self, grid: Grid) -> dict[str, np.ndarray]:
         """What a position embeds."""
-        size = np.broadcast_to(np.asarray(grid.size[1:], np.int64), (len(grid.values), 2))
+        size = np.tile(np.asarray(grid.size[1:], np.int64), (len(grid.values), 1))
         return {"values": grid.values.astype(np.float32), "cells": grid.cells[:, 1:].astype(np.int64), "size": size}
 
     def blank(self) -> dict[str, Tensor]:
@@ -139,7 +141,7 @@ class Codec(nn.Module):
             values = F.linear(values, self.low)
         x_ND = F.linear(values, self.into)
         if self.config.ends:
-            x_ND = x_ND + self._stem(fields, dtype)
+            x_ND = x_ND + self._convolved(fields, dtype)
         if self.place is not None:
             cells = fields["cells"].clamp(max=self.place.shape[1] - 1)
             x_ND = x_ND + self.place[0][cells[:, 0]] + self.place[1][cells[:, 1]]
@@ -153,21 +155,21 @@ class Codec(nn.Module):
         predicted_NC = F.linear(hidden_ND, self.out.to(hidden_ND.dtype)).float()
         if not self.config.ends:
             return predicted_NC
-        features = F.linear(hidden_ND, self.to_refiner.to(hidden_ND.dtype))
+        features = F.linear(hidden_ND, self.to_up.to(hidden_ND.dtype))
         out = []
         for rows, columns, at in _by_size(fields["size"]):
-            shape = (rows, columns, self.config.patch[1:])
-            noisy = to_canvas(fields["values"][at].to(hidden_ND.dtype), *shape)
-            out.append((at, to_patches(self.refiner(to_canvas(features[at], *shape), noisy), shape[2]).float()))
-        return predicted_NC + _together(out, predicted_NC)
+            noisy = to_canvas(fields["values"][at].to(hidden_ND.dtype), rows, columns, self.config.patch[1:])
+            change = self.up(to_canvas(features[at], rows, columns, self.coarse), self.down(noisy))
+            out.append((at, to_patches(change, self.config.patch[1:]).float()))
+        return predicted_NC + _together(out)
 
-    def _stem(self, fields: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
+    def _convolved(self, fields: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         out = []
         for rows, columns, at in _by_size(fields["size"]):
             canvas = to_canvas(fields["values"][at].to(dtype), rows, columns, self.config.patch[1:])
-            out.append((at, to_patches(self.stem(canvas), self.config.patch[1:])))
-        features = _together(out, None)
-        return F.linear(features, self.from_stem.to(features.dtype)).float()
+            out.append((at, to_patches(self.down(canvas)[-1], self.coarse)))
+        features = _together(out)
+        return F.linear(features, self.from_down.to(features.dtype)).float()
 
     def embedding_rank(self) -> int:
         """The column rank of the patch embedding: lossless where it equals the number of values of a patch."""
@@ -186,11 +188,13 @@ def build(config: Config, width: int) -> Codec:
 
 def _by_size(size_N2: Tensor) -> list[tuple[int, int, Tensor]]:
     """Rows, columns and the slots of all parts of that size: parts stand whole and in raster order."""
-    kinds, which = torch.unique(size_N2, dim=0, return_inverse=True)
-    return [(rows, columns, (which == kind).nonzero()[:, 0]) for kind, (rows, columns) in enumerate(kinds.tolist())]
+    code_N = size_N2[:, 0] * (1 << 20) + size_N2[:, 1]  # one number a size: unique over rows is slow
+    return [
+        (code >> 20, code & ((1 << 20) - 1), (code_N == code).nonzero()[:, 0]) for code in torch.unique(code_N).tolist()
+    ]
 
 
-def _together(pieces: list[tuple[Tensor, Tensor]], like: Tensor | None) -> Tensor:
+def _together(pieces: list[tuple[Tensor, Tensor]]) -> Tensor:
     """The pieces in the order of their slots."""
     if len(pieces) == 1:
         return pieces[0][1]

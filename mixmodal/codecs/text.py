@@ -69,9 +69,10 @@ class Codec(nn.Module):
                 " and add its specials (with_specials)"
             )
         self.tokenizer = Tokenizer.from_str(config.tokenizer)
+        self.tokenizer.encode_special_tokens = True  # a text that spells "<|end|>" is text and ends nothing
         self.vocabulary = config.vocabulary or self.tokenizer.get_vocab_size()
         self.table = nn.Embedding(self.vocabulary, width)
-        nn.init.normal_(self.table.weight, std=0.5 * width**-0.5 * 2)
+        nn.init.normal_(self.table.weight)  # as large as what the blocks add, or words drown in it
         self.begin, self.end = self._id(BEGIN), self._id(END)
         self._sizes = {n: self._id(f"<|{n}|>") for n in range(1, LARGEST_SIZE + 1)}
         self._of_size = {token: n for n, token in self._sizes.items()}

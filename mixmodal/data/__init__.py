@@ -22,8 +22,11 @@ KINDS = {
 }
 
 
+OF_MIXTURE = ("kind", "share", "from", "until")  # what a mixture reads of a description, not the source
+
+
 def make_source(spec: dict[str, Any]) -> Any:
-    """The source that {"kind": name, option: value, ...} describes; "share" is left to the mixture.
+    """The source that {"kind": name, option: value, ...} describes; what the mixture reads is left to it.
 
     Raises:  ValueError for an unknown kind or option, with the known ones.
     """
@@ -34,7 +37,7 @@ def make_source(spec: dict[str, Any]) -> Any:
         raise ValueError(unknown(f"source kind {kind!r}", kind, KINDS))
     module, _, name = KINDS[kind].partition(":")
     made = getattr(importlib.import_module(module), name)
-    options = {key: value for key, value in spec.items() if key not in ("kind", "share")}
+    options = {key: value for key, value in spec.items() if key not in OF_MIXTURE}
     signature = inspect.signature(made).parameters
     if not any(p.kind is p.VAR_KEYWORD for p in signature.values()):
         for option in options:

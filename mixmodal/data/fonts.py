@@ -13,6 +13,7 @@ from string import ascii_lowercase
 import numpy as np
 from PIL import Image as Pillow
 
+from mixmodal.config import unknown
 from mixmodal.data.letters import DRAWINGS
 
 FONTS = tuple(DRAWINGS)
@@ -35,10 +36,15 @@ class Face:
     masks: dict[str, np.ndarray]
 
     def places(self, word: str, pitch: int = 0) -> list[int]:
-        """The left column of each letter, the first cell at 0; with `pitch`, letters stand amid cells that wide."""
+        """The left column of each letter, the first cell at 0; with `pitch`, letters stand amid cells that wide.
+
+        Raises: ValueError for a letter wider than its cell.
+        """
         lefts, at = [], 0
         for letter in word:
             width = self.masks[letter].shape[1]
+            if 0 < pitch < width:
+                raise ValueError(f"got cells of {pitch} px for {letter!r}, {width} px wide: take a larger pitch, or 0")
             lefts.append(at + (pitch - width) // 2 if pitch else at)
             at += pitch or width + self.gap
         return lefts
@@ -65,7 +71,7 @@ def face(font: str, height: int) -> Face:
     Raises: ValueError for an unknown font, or a height outside 8 to 64 px.
     """
     if font not in FONTS:
-        raise ValueError(f"got font {font!r}, wanted one of {', '.join(FONTS)}")
+        raise ValueError(unknown(f"font {font!r}", font, FONTS))
     if not 8 <= height <= 64:
         raise ValueError(f"got letters {height} px high, wanted 8 to 64")
     ascent, slant, drawing = DRAWINGS[font]

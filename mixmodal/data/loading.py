@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mixmodal.config import Recipe
-from mixmodal.data.mixing import Mixture, document_rng
+from mixmodal.data.mixing import Draw, Mixture, document_rng
 from mixmodal.layout import without_prompt
 from mixmodal.model import Model
 from mixmodal.sequence import Batch, Sequence, collate, fitting_row
+
+WAITING = 12  # documents that fit no row of a batch wait for the next one; at most so many
+
+
+def shares_at(sources: dict[str, dict[str, Any]], progress: float) -> list[float]:
+    """How much each source is drawn at this share of the training: its "share" between its "from" and its "until".
+
+    Raises:  ValueError where no source is drawn.
+    """
+    shares = [
+        float(spec.get("share", 1.0)) if spec.get("from", 0.0) <= progress < spec.get("until", 2.0) else 0.0
+        for spec in sources.values()
+    ]
+    if not any(shares):
+        raise ValueError(f"no source is drawn at {progress:.0%} of the training: look at their from, until and share")
+    return shares
 
 
 class Loader:
     """Batches without end. What a document draws depends on the seed and on the document alone.
 
-    `skipped` counts the documents that no row could hold.
+    `skipped` counts the documents that no row could hold; `fill` is the share of the last batch that is no padding.
     """
 
     def __init__(self, mixture: Mixture, model: Model, recipe: Recipe) -> None:
@@ -20,46 +38,56 @@ class Loader:
         self.skipped: dict[str, int] = {}
         self.fill = 0.0
         self._blank = model.blank()
+        self._waiting: list[Draw] = []
+        self._shares: list[float] = []
 
     def next(self, progress: float) -> Batch:
-        """The next batch: documents are taken until one fits no row; that one opens the next batch."""
+        """The next batch: what waited comes first, then new documents until too many fit no row."""
         recipe = self.recipe
+        if (shares := shares_at(recipe.sources, progress)) != self._shares:
+            self._shares = shares
+            self.mixture.weigh(shares)
         room, plan = [recipe.length] * recipe.rows, [[] for _ in range(recipe.rows)]
         sequences: list[Sequence] = []
-        while True:
-            before = self.mixture.state()
-            sequence, source = self._sequence(progress)
+        asked, self._waiting = self._waiting, []
+        while len(self._waiting) < WAITING:
+            draw = asked.pop(0) if asked else self.mixture.draw()
+            sequence = self._sequence(draw, progress)
             if len(sequence) > recipe.length:
-                self.skipped[source] = self.skipped.get(source, 0) + 1
-                if self.skipped[source] > 1000 and not sequences:
-                    raise ValueError(
-                        f"no document of {source!r} fits: the last has {len(sequence)} positions, a row"
-                        f" {recipe.length}; set a larger `length`"
-                    )
+                self._skip(self.mixture.names[draw.source], len(sequence), bool(sequences))
                 continue
             row = fitting_row(room, len(sequence))
             if row is None:
-                self.mixture.load(before)
-                break
+                self._waiting.append(draw)
+                continue
             plan[row].append(len(sequences))
             room[row] -= len(sequence)
             sequences.append(sequence)
+        self._waiting += asked
         self.fill = 1 - sum(room) / (recipe.rows * recipe.length)
         return collate(sequences, plan, recipe.length, self._blank)
 
-    def _sequence(self, progress: float) -> tuple[Sequence, str]:
-        draw = self.mixture.draw()
+    def _skip(self, source: str, length: int, some: bool) -> None:
+        self.skipped[source] = self.skipped.get(source, 0) + 1
+        if self.skipped[source] > 1000 and not some:
+            raise ValueError(
+                f"no document of {source!r} fits: the last has {length} positions, a row"
+                f" {self.recipe.length}; set a larger `length`"
+            )
+
+    def _sequence(self, draw: Draw, progress: float) -> Sequence:
         name = self.mixture.names[draw.source]
         document = self.mixture.document(draw)
         rng = document_rng(self.mixture.seed, f"{name}/layout", draw.index, draw.visit)
         if rng.random() < self.recipe.drop_prompt:
             document = without_prompt(document, self.model.speaker.medium)
-        return self.model.lay_out(document, rng, progress), name
+        return self.model.lay_out(document, rng, progress)
 
     def state(self) -> dict:
         """Where the data stands, for JSON."""
-        return self.mixture.state()
+        return {"mixture": self.mixture.state(), "waiting": [list(draw) for draw in self._waiting]}
 
     def load(self, state: dict) -> None:
         """Go on from `state`."""
-        self.mixture.load(state)
+        self.mixture.load(state["mixture"])
+        self._waiting = [Draw(*draw) for draw in state["waiting"]]

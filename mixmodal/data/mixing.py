@@ -71,21 +71,16 @@ class Mixture:
         pairs = list(sources.items() if isinstance(sources, Mapping) else sources)
         self.sources = [source for source, _ in pairs]
         self.names = [source.name for source in self.sources]
-        weights = np.array([weight for _, weight in pairs], np.float64)
         if len(set(self.names)) != len(self.names):
             raise ValueError(f"sources need different names, got {self.names}: set `name` on one of them")
-        if not pairs or not np.isfinite(weights).all() or weights.min() < 0 or weights.sum() <= 0:
-            raise ValueError(f"weights are numbers >= 0, not all zero, got {weights.tolist()} for {self.names}")
         if not 0 <= rank < ranks:
             raise ValueError(f"rank is one of 0 to {ranks - 1}, got {rank}")
         if 0 in self._sizes().values():
             raise ValueError(f"a source is empty, the sizes are {self._sizes()}: leave it out or fill it")
         self.seed, self.rank, self.ranks = seed, rank, ranks
-        self._edges = np.cumsum(weights / weights.sum())
-        self._edges[np.flatnonzero(weights)[-1] :] = 1.0  # rounding must not leave a gap, nor draw a weight of 0
         self._number = 0
         self._counts = [0] * len(pairs)
-        self._block: tuple[int, list[int]] = (-1, [])
+        self.weigh([weight for _, weight in pairs])
         self._orders: dict[int, tuple[int, np.ndarray]] = {}
 
     def draw(self) -> Draw:
@@ -121,6 +116,21 @@ class Mixture:
         documents = [next(self) for _ in range(count)]
         self._number, self._counts = kept
         return documents
+
+    def weigh(self, weights: Sequence[float]) -> None:
+        """From the next draw on, choose sources by these weights."""
+        given = np.asarray(weights, np.float64)
+        if (
+            not given.size
+            or given.shape != (len(self.sources),)
+            or not np.isfinite(given).all()
+            or given.min() < 0
+            or given.sum() <= 0
+        ):
+            raise ValueError(f"weights are numbers >= 0, not all zero, got {list(weights)} for {self.names}")
+        edges = np.cumsum(given / given.sum())
+        edges[np.flatnonzero(given)[-1] :] = 1.0  # rounding must not leave a gap, nor draw a weight of 0
+        self._edges, self._block = edges, (-1, [])
 
     def state(self) -> dict:
         """Where the mixture stands, small enough for JSON; the same on all ranks after as many draws."""

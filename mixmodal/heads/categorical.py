@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +52,6 @@ class Head(nn.Module):
         return draw(logits_NV, settings.temperature, settings.top_p, rng)
 
 
-def build(config: Config, width: int, vocabulary: int, table: nn.Parameter | None) -> Head:
-    """The head for a trunk of `width`."""
-    return Head(config, width, vocabulary, table)
+def build(config: Config, width: int, codec: Any) -> Head:
+    """The head for a trunk of `width`, over the vocabulary of `codec`."""
+    return Head(config, width, codec.vocabulary, codec.table.weight if config.tied else None)

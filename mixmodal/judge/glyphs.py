@@ -20,7 +20,7 @@ HEIGHTS = (8, 16)  # least and greatest height that is looked for, in pixels
 MIN_FIT = 0.7  # share of the contrast around the word that it must explain
 MIN_LETTER_FIT = 0.5  # and that each letter must explain within its own columns
 MIN_LEAD = 0.2  # how far towards the letter, from halfway (0) to drawn exactly (1), against any other
-MAX_STRAY = 0.33  # greatest mean of 3 x 3 pixels left over, in units of full ink
+MAX_STRAY = 0.28  # greatest mean of 3 x 3 pixels left over, in units of full ink
 MIN_CONTRAST = 20.0  # least distance of ink and paper, in levels of 255
 SOFTNESS = (0.0, 0.2)  # share of a pixel that runs into each neighbour: sharp letters are tried first
 INKED = 0.4  # coverage from which a pixel counts as ink
@@ -113,6 +113,16 @@ def read(pixels: np.ndarray) -> str | None:
     """
     reading = inspect(pixels)
     return reading.word if reading is not None and is_clear(pixels, reading) else None
+
+
+def likeness(said: str | None, word: str) -> float:
+    """1 where they are the same word, less an equal part for each letter wrong, missing or too many, at least 0."""
+    row = list(range(len(word) + 1))
+    for i, a in enumerate(said or "", 1):
+        last, row[0] = row[0], i
+        for j, b in enumerate(word, 1):
+            last, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, last + (a != b))
+    return max(0.0, 1 - row[-1] / len(word))
 
 
 def inspect(pixels: np.ndarray, fonts: tuple[str, ...] = FONTS, heights: tuple[int, int] = HEIGHTS) -> Reading | None:
@@ -235,10 +245,12 @@ def _hypotheses(sheet: _Sheet, banks: list[_Bank], slack: int) -> list[tuple[_Ba
         return found
     start, stop = sheet.first - 2, min(sheet.first + GLANCE, sheet.last) + 2
     products = [sheet.products(bank, top, start, stop) for bank, top in found]
-    total, _ = _sweep([bank for bank, _ in found], products, [1 / bank.full for bank, _ in found])
+    scales = [1 / bank.full for bank, _ in found]
+    total, _ = _sweep([bank for bank, _ in found], products, scales)
     inked = np.cumsum((sheet.columns[sheet.margin + start :][: total.shape[1]] ** 2).sum(axis=1))
     ends = slice(min(GLANCE // 2, stop - start), stop - start + 1)  # a letter ends there if the face is right
-    order = np.argsort(-(total[:, ends] / inked[ends]).max(axis=1), kind="stable")
+    share = (total[:, ends] / inked[ends]).max(axis=1) * np.square(scales)
+    order = np.argsort(-share, kind="stable")
     return [found[i] for i in order[:KEPT]]
 
 

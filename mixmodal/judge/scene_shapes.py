@@ -144,8 +144,10 @@ def match(alpha, weight, own, stray, noise: float, side: int) -> Match | None:
     found = []
     for size in sizes:
         reach = reach_of(size, side)
-        counts = _window(weight, row, column, reach)
-        extra = float((_window(stray, row, column, reach) * counts).sum()) - noise * float(counts.sum())
+        # Beyond the picture all is ground, so an object cut by the edge lacks what was cut.
+        counts = _window(weight, row, column, reach, 1.0)
+        measured = float(_window(weight, row, column, reach).sum())
+        extra = float((_window(stray, row, column, reach) * counts).sum()) - noise * measured
         # Blob pixels that the patch leaves out are unexplained too.
         extra += float((inside * inside).sum()) - float((_window(inside, row, column, reach) ** 2).sum())
         covers = _window(alpha, row, column, reach)
@@ -166,14 +168,14 @@ def _apart(best: tuple, rival: tuple) -> float:
     return max(float((counts * (one - two) ** 2).sum()) / max(float((counts * two * two).sum()), 1e-6), 1e-3)
 
 
-def _window(array: np.ndarray, row: int, column: int, reach: int) -> np.ndarray:
-    """The square of pixels around one, zeros beyond the picture."""
+def _window(array: np.ndarray, row: int, column: int, reach: int, beyond: float = 0.0) -> np.ndarray:
+    """The square of pixels around one; `beyond` stands for what lies outside the picture."""
     top, left = row - reach, column - reach
     bottom, right = row + reach + 1, column + reach + 1
     height, width = array.shape
     inner = array[max(top, 0) : min(bottom, height), max(left, 0) : min(right, width)]
     if inner.shape == (2 * reach + 1, 2 * reach + 1):
         return inner
-    out = np.zeros((2 * reach + 1, 2 * reach + 1), dtype=array.dtype)
+    out = np.full((2 * reach + 1, 2 * reach + 1), beyond, dtype=array.dtype)
     out[max(-top, 0) : max(-top, 0) + inner.shape[0], max(-left, 0) : max(-left, 0) + inner.shape[1]] = inner
     return out

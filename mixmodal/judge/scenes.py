@@ -21,7 +21,8 @@ GROUND_WITHIN = 55.0  # the ground's colour is at most this far (in RGB) from on
 COLOUR_WITHIN = 75.0  # the same for an object's colour,
 COLOUR_RATIO = 0.65  # which is also that much nearer than every other
 VISIBLE = 36.0  # a pixel this far from the ground is not ground
-SPECK = 3.0  # less than this many px (at 32 px) of full contrast is dirt, not an object
+SPECK = 3.0  # a blob of less than this many px (at 32 px) of fair contrast is dirt, not an object,
+DIRT_MAX = 6.0  # but more dirt than this, all blobs of a px or more taken together, is something unknown
 ERROR_MAX = 0.12  # share of the best template's energy that may stay unexplained
 MARGIN_MIN = 0.25  # 1: the object is its template; 0: half way to another shape or size
 SPREAD_MAX = 30.0  # an object's tone may stray this far (root mean square, in RGB) from one place to another
@@ -166,10 +167,12 @@ def read(pixels: np.ndarray, level: str | Level = "full") -> Reading | None:
     quiet = away[~_grown(mask, reach)]
     noise = min(float(np.median(quiet * quiet)) / _MEDIAN, NOISE_MAX) if quiet.size else 0.0
     canvas = _Canvas(offset, away, colour, noise, side, reach)
-    objects, unknown = [], 0
+    objects, unknown, dirt = [], 0, 0.0
     for label in range(1, count + 1):
         own = labels == label
-        if canvas.is_speck(own):
+        ink = canvas.ink(own)
+        if ink < SPECK:
+            dirt += ink if ink > SPECK / 3 else 0.0
             continue
         found = canvas.objects(own, mask)
         if any(seen is None or seen.shape not in level.shapes or seen.colour not in level.colours for seen in found):
@@ -179,6 +182,7 @@ def read(pixels: np.ndarray, level: str | Level = "full") -> Reading | None:
             Seen(seen.shape, seen.colour, seen.size, (seen.centre[0] * zoom, seen.centre[1] * zoom), seen.error)
             for seen in found
         ]
+    unknown += int(dirt > DIRT_MAX)
     residual = max((seen.error for seen in objects), default=0.0)
     return Reading(name, tuple(objects), unknown, residual, pixels.shape[0])
 
@@ -194,9 +198,9 @@ class _Canvas:
     side: int
     reach: int
 
-    def is_speck(self, own: np.ndarray) -> bool:
-        """Whether a blob is too little to be taken for an object, drawn or spoilt."""
-        return float(self.away[own].sum()) / 150.0 / unit_of(self.side) ** 2 < SPECK
+    def ink(self, own: np.ndarray) -> float:
+        """How many px of fair contrast a blob makes up, at 32 px."""
+        return float(self.away[own].sum()) / 150.0 / unit_of(self.side) ** 2
 
     def objects(self, own: np.ndarray, mask: np.ndarray) -> list[Seen | None]:
         """The objects of one blob: one, several that touch softly, or a None for what cannot be named."""
@@ -206,7 +210,7 @@ class _Canvas:
         strong = own & (self.away > 0.72 * _grown(self.away * own, self.reach))
         labels, count = blobs(strong)
         pieces = [labels == label for label in range(1, count + 1)]
-        pieces = [piece for piece in pieces if not self.is_speck(piece)]
+        pieces = [piece for piece in pieces if self.ink(piece) >= SPECK]
         if len(pieces) < 2:
             return [None]
         found = []

@@ -168,7 +168,8 @@ def main() -> None:
         level, side = name.split(":")
         print(f"\n{level} at {side} px, {given.n} pictures, seed {given.seed}")
         for row, (share, count) in measure(level, int(side), given.n, given.seed).items():
-            print(f"  {row:20} {share:8.3f} ms" if row == "ms" else f"  {row:20} {share:8.2%} of {count}", flush=True)
+            if count:
+                print(f"  {row:20} {share:8.3f} ms" if row == "ms" else f"  {row:20} {share:8.3%} of {count}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import torch
 
 from mixmodal import judge
 from mixmodal.config import unknown
-from mixmodal.data import make_source
+from mixmodal.data import OF_MIXTURE, make_source
 from mixmodal.generate import Request, generate
 from mixmodal.judge.intervals import told
 from mixmodal.model import Model
@@ -46,11 +46,12 @@ class Exam:
         return generate(self.model, requests, live=128, dtype=self.dtype, watch=self.watch)
 
     def source(self, kind: str) -> dict[str, Any]:
-        """The options with which the model's own training drew from sources of this kind."""
-        for spec in self.about.get("sources", {}).values():
-            if spec.get("kind") == kind:
-                return {key: value for key, value in spec.items() if key not in ("share", "tasks", "kinds")}
-        return {"kind": kind}
+        """The options of the source of this kind that the model's training drew most from at its end."""
+        specs = [s for s in self.about.get("sources", {}).values() if s.get("kind") == kind and "until" not in s]
+        if not specs:
+            return {"kind": kind}
+        most = max(specs, key=lambda spec: spec.get("share", 1.0))
+        return {key: value for key, value in most.items() if key not in (*OF_MIXTURE[1:], "tasks", "kinds")}
 
 
 def suites() -> list[str]:

@@ -31,9 +31,9 @@ class Lay:
 
     origin: float
     weight: float
-    rng: np.random.Generator
-    progress: float
-    group: int
+    rng: np.random.Generator | None = None
+    progress: float = 0.0
+    group: int = 0
     times: tuple[float, ...] | None = None
 
 

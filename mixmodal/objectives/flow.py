@@ -54,7 +54,7 @@ class Objective(nn.Module):
     def __init__(self, config: Config, width: int) -> None:
         super().__init__()
         self.config = config
-        self.kind = nn.Parameter(torch.randn(3, width) * 0.02)
+        self.kind = nn.Parameter(torch.randn(3, width) * 0.3)
         self.clock_in = nn.Parameter(torch.randn(width, 64) * 64**-0.5)
         self.clock_out = nn.Parameter(torch.randn(width, width) * (0.5 * width**-0.5))
 
@@ -77,13 +77,11 @@ class Objective(nn.Module):
                 counted = counted * ~grid.known
             first = len(run) - len(grid.values)
             run.predict_at = np.arange(first, len(run))
-            run.predict = {
+            run.predict = {name: run.embed[name][first:] for name in codec.blank()} | {
                 "targets": grid.values,
                 "counted": counted,
-                "values": run.embed["values"][first:],
-                "size": run.embed["size"][first:],
                 "time": np.full(len(grid.values), t, np.float32),
-                "weights": np.full(len(grid.values), lay.weight, np.float32),
+                "weights": np.float32(lay.weight) * counted.any(1),  # what is known whole is free of loss
             }
             runs.append(run)
         return runs
@@ -97,12 +95,14 @@ class Objective(nn.Module):
     def _noisy(self, stream: str, codec: Any, grid: Grid, noisy: np.ndarray, t: float) -> Run:
         if grid.known is not None:
             noisy = np.where(grid.known, grid.values, noisy)
-        fields = codec.fields(Grid(noisy, grid.cells, grid.size)) | {"kind": np.full(len(noisy), NOISY)}
+        fields, kind = codec.fields(Grid(noisy, grid.cells, grid.size)), np.full(len(noisy), NOISY)
         coords = codec.coords(grid)
         if self.config.time == "token":
-            fields = {name: np.concatenate((values[:1] * 0, values)) for name, values in fields.items()}
-            fields["kind"][0] = CLOCK
+            blank = codec.blank()
+            fields = {name: np.concatenate((blank[name].numpy(), values)) for name, values in fields.items()}
+            kind = np.concatenate(([CLOCK], kind))
             coords = np.concatenate((coords[:1], coords))
+        fields["kind"] = kind
         fields["time"] = np.full(len(coords), t, np.float32)
         return Run(stream, fields, coords, fields["time"], two_way=True, private=0)
 
@@ -113,13 +113,11 @@ class Objective(nn.Module):
     def blank_predict(self, codec: Any) -> dict[str, Tensor]:
         """One prediction of weight 0."""
         values = codec.blank()["values"]
-        return {
+        return codec.blank() | {
             "targets": values,
-            "values": values,
             "counted": values,
             "time": torch.zeros(1),
             "weights": torch.zeros(1),
-            "size": codec.blank()["size"],
         }
 
     def embed(self, codec: Any, fields: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
@@ -187,11 +185,10 @@ class Objective(nn.Module):
             run = self._noisy("", codec, grid, x.numpy(), t)
             hidden = yield Block(run, keep=False, branches=branches)
             time = torch.full((len(grid.values), 1), t)
-            fields = {name: torch.from_numpy(run.embed[name][-len(time) :]) for name in ("values", "size")}
+            at = slice(-len(time), None)
+            fields = {name: torch.from_numpy(run.embed[name][at]).to(hidden[0].device) for name in codec.blank()}
             found = [
-                to_velocity(
-                    codec.read(h[-len(time) :], fields), x, time, self.config.prediction, clamp=self.config.clamp
-                )
+                to_velocity(codec.read(h[at], fields).cpu(), x, time, self.config.prediction, clamp=self.config.clamp)
                 for h in hidden
             ]
             try:

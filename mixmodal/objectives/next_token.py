@@ -42,7 +42,7 @@ class Objective(nn.Module):
 
     def blank_predict(self, codec: Any) -> dict[str, Tensor]:
         """One prediction of weight 0."""
-        return {"targets": torch.zeros(1, dtype=torch.long), "weights": torch.zeros(1)}
+        return {"targets": codec.blank()["values"], "weights": torch.zeros(1)}
 
     def embed(self, codec: Any, fields: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         """What the codec embeds.
@@ -53,24 +53,31 @@ class Objective(nn.Module):
 
     def losses(self, codec: Any, head: Any, hidden_ND: Tensor, fields: dict[str, Tensor]) -> dict:
         """Sum and count of the weighted cross-entropy."""
-        loss_N = head.loss(codec.read(hidden_ND, fields), fields["targets"])
+        loss_N = head.loss(hidden_ND, fields["targets"])
         return {"nll": ((loss_N * fields["weights"]).sum(), fields["weights"].sum())}
 
-    def sampler(self, codec: Any, head: Any, grid: Grid, ask: Ask) -> Generator[Block | None, list[Tensor], list[int]]:
-        """The values drawn, the one that ended the part included.
+    def sampler(self, codec: Any, head: Any, grid: Grid, ask: Ask) -> Generator[Block | None, list[Tensor], np.ndarray]:
+        """The values drawn, as many as the grid has cells; of an empty one, until one ends the part, itself included.
 
         The first thing it yields is None: it asks for the hidden state of the last kept position.
         """
-        values: list[int] = []
+        values: list[np.ndarray] = []
+        sized = len(grid.values)
         hidden = (yield None)[0][-1:]
-        while len(values) < ask.settings.max_tokens:
-            value = int(head.draw(codec.read(hidden, {}), ask.settings, ask.rng, ask.banned)[0])
+        while len(values) < (sized or ask.settings.max_tokens):
+            number = len(values)
+            value = head.draw(hidden, ask.settings, ask.rng, ask.banned).cpu().numpy()
+            if grid.known is not None:
+                value = np.where(grid.known[number : number + 1], grid.values[number : number + 1], value)
             values.append(value)
-            if value in ask.stops:
+            if ask.stops and int(value[0]) in ask.stops:
                 break
-            run = self.show("", codec, codec.grid([value]), len(values) - 1)
+            if sized:
+                run = self.show("", codec, Grid(value, grid.cells[number : number + 1], grid.size), 0)
+            else:
+                run = self.show("", codec, codec.grid(value), number)
             hidden = (yield Block(run, keep=True, branches=1))[0][-1:]
-        return values
+        return np.concatenate(values) if values else grid.values
 
 
 def build(config: Config, width: int) -> Objective:

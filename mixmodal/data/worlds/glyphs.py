@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from hashlib import blake2b
+from dataclasses import dataclass, replace
 from string import ascii_lowercase
 
 import numpy as np
 
+from mixmodal.config import unknown
 from mixmodal.data.fonts import FONTS, face
+from mixmodal.data.pairs import PROMPT_WEIGHT, stable_number
 from mixmodal.parts import Document, Image, Text
 
-PROMPT_WEIGHT = 0.04  # loss weight of a text that mostly serves as a prompt
 SPLITS = ("train", "heldout", "font")
 TASKS = ("write", "read", "copy")
 LENGTHS = (3, 10)
 HELD_FONT = "slab"
-HELD_TENTH = 1  # of every ten words, by hash
+HELD_EVERY = 10  # one word in so many is held out, by its hash
 CONTRAST = 90  # least difference in brightness (0 to 255) between ink and paper
 
 COLOURS = {
@@ -66,14 +66,15 @@ class Level:
     jitter: int = 16
 
 
+_FONTS = tuple(font for font in FONTS if font != HELD_FONT)
+_FEW = ("white", "yellow")
 LEVELS = {
     level.name: level
     for level in (
         Level("grid", (16, 80), ("plain",), (8, 8), 8, (0, 0), ("black",), ("white",), 0),
-        Level(
-            "line", (16, 88), ("plain", "narrow"), (8, 10), 8, (1, 6), ("black", "red", "blue"), ("white", "yellow"), 0
-        ),
-        Level("full", (24, 128), ("plain", "narrow", "bold", "slanted"), (8, 16)),
+        Level("line", (16, 88), ("plain", "narrow"), (8, 10), 8, (1, 6), ("black", "red", "blue"), _FEW, 0),
+        Level("small", (16, 96), _FONTS, (8, 10)),
+        Level("full", (24, 128), _FONTS, (8, 16)),
     )
 }
 
@@ -94,9 +95,8 @@ class Glyph:
 
 
 def split_of(word: str) -> str:
-    """`train` or `heldout`: a tenth of all words, the same on every machine and in every version of Python."""
-    digest = blake2b(word.encode(), digest_size=4).digest()
-    return "heldout" if int.from_bytes(digest, "big") % 10 < HELD_TENTH else "train"
+    """`train` or `heldout`: one word in ten, the same on every machine and in every version of Python."""
+    return "heldout" if stable_number(word) % HELD_EVERY == 0 else "train"
 
 
 def colour_name(colour: tuple[int, int, int]) -> str:
@@ -127,10 +127,19 @@ def parse_look(text: str) -> tuple[str, str, str] | None:
 
 
 def render(glyph: Glyph) -> np.ndarray:
-    """The picture, uint8 [height, width, 3]."""
+    """The picture, uint8 [height, width, 3].
+
+    Raises: ValueError where the word leaves the picture.
+    """
     line = face(glyph.font, glyph.height).line(glyph.word, glyph.pitch)
     ink, paper = (np.array(colour, dtype=np.float32) for colour in (glyph.ink, glyph.paper))
-    pixels = np.broadcast_to(paper, (*glyph.size, 3)).copy()
+    high, wide = glyph.size
+    if min(glyph.top, glyph.left) < 0 or glyph.top + line.shape[0] > high or glyph.left + line.shape[1] > wide:
+        raise ValueError(
+            f"got {glyph.word!r} of {line.shape} px at {(glyph.top, glyph.left)} in a picture of {glyph.size},"
+            f" wanted it inside: draw it smaller, or take a larger size"
+        )
+    pixels = np.broadcast_to(paper, (high, wide, 3)).copy()
     rows, columns = (slice(at, at + n) for at, n in zip((glyph.top, glyph.left), line.shape, strict=True))
     pixels[rows, columns] += line[..., None] * (ink - paper)
     return np.rint(pixels).astype(np.uint8)
@@ -163,8 +172,8 @@ def _one_of(rng: np.random.Generator, options):
 class Glyphs:
     """A source and a world of words as pictures: documents drawn without end from one split of a level.
 
-    `tasks` are weights over `TASKS`; `size` (height, width) and `lengths` replace the level's own; with `styled`,
-    captions also name ink, font and paper (`write h e l l o in red bold on white`).
+    `tasks` are weights over `TASKS`; `size` (height, width), `fonts` and `heights` replace the level's own; with
+    `styled`, captions also name ink, font and paper (`write h e l l o in red bold on white`).
     """
 
     def __init__(
@@ -176,17 +185,20 @@ class Glyphs:
         split: str = "train",
         lengths: tuple[int, int] = LENGTHS,
         styled: bool = False,
+        fonts: tuple[str, ...] | None = None,
+        heights: tuple[int, int] | None = None,
     ) -> None:
         tasks = {"write": 1.0, "read": 1.0} if tasks is None else dict(tasks)
         if isinstance(level, str) and level not in LEVELS:
-            raise ValueError(f"got level {level!r}, wanted one of {', '.join(LEVELS)}: or pass a Level of your own")
+            raise ValueError(unknown(f"level {level!r} of glyphs", level, LEVELS))
         if split not in SPLITS:
-            raise ValueError(f"got split {split!r}, wanted one of {', '.join(SPLITS)}")
+            raise ValueError(unknown(f"split {split!r} of glyphs", split, SPLITS))
         if not set(tasks) <= set(TASKS) or min(tasks.values(), default=0) < 0 or not sum(tasks.values()) > 0:
             raise ValueError(f"got tasks {tasks}, wanted weights, at least one above 0, for some of {', '.join(TASKS)}")
         if not 1 <= lengths[0] <= lengths[1]:
             raise ValueError(f"got lengths {lengths}, wanted (least, greatest), at least 1")
-        self.level = LEVELS[level] if isinstance(level, str) else level
+        level = LEVELS[level] if isinstance(level, str) else level
+        self.level = replace(level, fonts=tuple(fonts or level.fonts), heights=tuple(heights or level.heights))
         if HELD_FONT in self.level.fonts:
             raise ValueError(
                 f"got fonts {self.level.fonts}, but {HELD_FONT!r} is held out: leave it to the split 'font'"

@@ -55,7 +55,7 @@ LEVELS = {
     level.name: level
     for level in (
         Level("one"),
-        Level("two", SHAPES[:4], COLOURS[:6], BACKGROUNDS[:3], {"pair": 1.0}, freedom=0.3),
+        Level("two", SHAPES[:4], COLOURS[:6], BACKGROUNDS[:3], {"pair": 1.0}, freedom=0.1),
         Level("counts", kinds={"group": 1.0}),
         Level("full", kinds={"group": 0.3, "pair": 0.3, "groups": 0.4}),
     )

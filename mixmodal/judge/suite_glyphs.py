@@ -1,0 +1,44 @@
+"""The suite `glyphs`: words never seen, read from their picture and written as one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mixmodal.data import make_source
+from mixmodal.judge.glyphs import likeness, read
+from mixmodal.judge.intervals import mean, rate
+from mixmodal.judge.suites import Exam
+from mixmodal.parts import Document, Image, Text
+
+
+def examine(exam: Exam) -> dict[str, Any]:
+    """Rates of words read and written rightly: held-out words, and held-out words in the held-out font."""
+    spec = {**exam.source("glyphs"), **exam.options}
+    wanted = spec.pop("splits", "heldout font").split()
+    world = make_source({**spec, "split": "heldout"})
+    scores: dict[str, Any] = {"level": world.level.name, "size": list(world.picture)}
+    for split, prefix in (("heldout", ""), ("font", "heldout_font.")):
+        if split not in wanted:
+            continue
+        rng = np.random.default_rng([exam.seed, 11 if split == "heldout" else 12])
+        glyphs = [world.draw(rng, split) for _ in range(exam.n)]
+        words, pictures = [glyph.word for glyph in glyphs], [world.render(glyph) for glyph in glyphs]
+        shown = [
+            Document((Image(picture, wanted=False), Text(world.caption(glyph))))
+            for picture, glyph in zip(pictures, glyphs, strict=True)
+        ]
+        said = [made.parts[-1].text.replace(" ", "") for made in exam.answers(shown)]
+        scores[f"{prefix}image_to_text.exact"] = rate(a == b for a, b in zip(said, words, strict=True))
+        scores[f"{prefix}image_to_text.letters"] = mean(likeness(a, b) for a, b in zip(said, words, strict=True))
+        if split == "font":
+            continue  # a prompt does not name the font, so writing is asked once
+        asked = [
+            Document((Text("write " + " ".join(word)), Image(picture)))
+            for picture, word in zip(pictures, words, strict=True)
+        ]
+        drawn = [read(made.parts[-1].pixels) for made in exam.answers(asked)]
+        scores["text_to_image.exact"] = rate(a == b for a, b in zip(drawn, words, strict=True))
+        scores["text_to_image.letters"] = mean(likeness(a or "", b) for a, b in zip(drawn, words, strict=True))
+    return scores

@@ -1,0 +1,40 @@
+"""Recipes on the world `glyphs`: reading and writing words from raw pixels."""
+
+from __future__ import annotations
+
+from mixmodal.config import OptimConfig, Recipe, TrunkConfig
+from mixmodal.designs import lossless
+
+
+def glyphs_line() -> Recipe:
+    """Words of 3 to 10 letters in two fonts, read and written; no word of the test is in training."""
+    trunk = TrunkConfig(
+        width=192,
+        depth=6,
+        heads=6,
+        kv_heads=6,
+        head_size=32,
+        mlp_width=768,
+        mlp="relu2",
+        norm_gain=False,
+        qk_scale=2.0,
+        rope_theta=100.0,
+    )
+    flow = {"copies": 3, "clamp": 0.1, "time_law": {"mean": 0.0, "std": 1.2}}
+    tasks = {"write": 0.5, "read": 0.5}
+    return Recipe(
+        name="glyphs_line",
+        model=lossless.model(trunk, flow=flow, codec={"ends": 16}, picture_weight=3.0),
+        sources={
+            "line": {"kind": "glyphs", "level": "line", "tasks": tasks, "share": 0.7},
+            "grid": {"kind": "glyphs", "level": "grid", "tasks": tasks, "share": 0.3},
+            "prose": {"kind": "prose", "share": 0.01},
+        },
+        valid={"line": {"kind": "glyphs", "level": "line", "tasks": tasks, "split": "heldout"}},
+        optim=OptimConfig(matrix_rate=0.02, newton_schulz=3, decay=0.5),
+        steps=4_000,
+        rows=12,
+        length=192,
+        every=500,
+        sample_size=(16, 88),
+    )

@@ -1,0 +1,56 @@
+"""Recipes on real pictures: named sets, and your own folder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mixmodal.config import OptimConfig, Recipe, TrunkConfig
+from mixmodal.designs import lossless
+
+
+def _recipe(name: str, source: dict[str, Any], *, steps: int, length: int = 192, prose: float = 0.04) -> Recipe:
+    """Pictures of 32 px and their names, both ways."""
+    trunk = TrunkConfig(
+        width=192,
+        depth=6,
+        heads=6,
+        kv_heads=6,
+        head_size=32,
+        mlp_width=768,
+        mlp="relu2",
+        norm_gain=False,
+        qk_scale=2.0,
+        rope_theta=100.0,
+    )
+    flow = {"copies": 4, "clamp": 0.1, "time_law": {"mean": 0.0, "std": 1.2}}
+    sources = {"pictures": source}
+    if prose:
+        sources["prose"] = {"kind": "prose", "share": prose}
+    return Recipe(
+        name=name,
+        model=lossless.model(trunk, flow=flow, codec={"ends": 16}, picture_weight=3.0),
+        sources=sources,
+        valid={"pictures": {**source, "split": "valid"}},
+        optim=OptimConfig(matrix_rate=0.02, newton_schulz=3, weight_decay=0.01, average=0.1),
+        vocabulary=1024,
+        steps=steps,
+        rows=12,
+        length=length,
+        every=500,
+        guidance=3.0,
+    )
+
+
+def emoji_32() -> Recipe:
+    """Noto emoji at 32 px: name and keywords to picture, picture to name."""
+    return _recipe("emoji_32", {"kind": "emoji-noto", "size": 32}, steps=4000)
+
+
+def tiles_32() -> Recipe:
+    """Tiles of a dungeon game at 32 px: name and category to picture, picture to name."""
+    return _recipe("tiles_32", {"kind": "tiles-crawl", "size": 32}, steps=4000)
+
+
+def own_32() -> Recipe:
+    """Your own pictures with captions, at 32 px: `mixmodal train own_32 --data FOLDER_OR_JSONL`."""
+    return _recipe("own_32", {"kind": "folder", "path": "", "size": 32}, steps=3000)

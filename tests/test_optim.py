@@ -1,0 +1,124 @@
+"""How weights move: optimizers, the rate, and the average of weights."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import small_model
+
+from mixmodal.config import OptimConfig
+from mixmodal.optim import PowerAverage, load_state, make_optimizers, power_exponent, rate_share, set_rate, state_of
+
+
+@pytest.mark.parametrize("matrices", ["muon", "adamw"])
+def test_every_parameter_is_moved_by_one_optimizer(matrices):
+    model = small_model(depth=1)
+    made = make_optimizers(model.groups(), OptimConfig(matrices=matrices))
+    assert type(made["matrices"]).__name__.lower() == matrices and type(made["rest"]).__name__ == "AdamW"
+    held = [id(p) for optimizer in made.values() for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(held) == sorted(id(p) for p in model.parameters())
+    assert all(p.ndim == 2 for p in made["matrices"].param_groups[0]["params"])
+
+
+def test_rates_are_shares_of_their_own_peaks():
+    made = make_optimizers(small_model(depth=1).groups(), OptimConfig(matrix_rate=0.4, rate=0.1))
+    for share in (0.5, 1.0, 0.25):
+        set_rate(made, share)
+        assert [o.param_groups[0]["lr"] for o in made.values()] == pytest.approx([0.4 * share, 0.1 * share])
+
+
+def test_a_group_without_parameters_has_no_optimizer_and_unknown_matrices_are_refused():
+    parameter = torch.nn.Parameter(torch.zeros(2, 2))
+    assert list(make_optimizers({"matrices": [], "rest": [("a", parameter)]}, OptimConfig())) == ["rest"]
+    with pytest.raises(ValueError, match="muon or adamw"):
+        make_optimizers({}, OptimConfig(matrices="sgd"))
+
+
+@pytest.mark.parametrize("matrices", ["muon", "adamw"])
+def test_optimizers_go_on_from_their_saved_state_to_the_bit(matrices):
+    def stepped(module, made, steps, first):
+        for step in range(first, first + steps):
+            generator = torch.Generator().manual_seed(step)
+            for parameter in module.parameters():
+                parameter.grad = torch.randn(parameter.shape, generator=generator)
+            for optimizer in made.values():
+                optimizer.step()
+
+    def fresh():
+        torch.manual_seed(0)
+        module = torch.nn.Linear(4, 3)
+        groups = {"matrices": [("weight", module.weight)], "rest": [("bias", module.bias)]}
+        return module, make_optimizers(groups, OptimConfig(matrices=matrices))
+
+    whole, made = fresh()
+    stepped(whole, made, 6, 0)
+    first, before = fresh()
+    stepped(first, before, 3, 0)
+    second, after = fresh()
+    second.load_state_dict(first.state_dict())
+    load_state(after, {name: tensor.clone() for name, tensor in state_of(before).items()})
+    stepped(second, after, 3, 3)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), second.parameters(), strict=True))
+
+
+def test_the_average_does_not_care_in_which_order_a_file_gives_its_weights_back():
+    """A safetensors file lists its tensors in another order than the model does."""
+    module = torch.nn.Sequential(torch.nn.Linear(2, 2, bias=False), torch.nn.Linear(2, 2, bias=False))
+    one, two = PowerAverage(module, 0.1), PowerAverage(module, 0.1)
+    two.weights = dict(sorted(two.weights.items(), reverse=True))
+    for step in range(1, 4):
+        with torch.no_grad():
+            module[0].weight.normal_()
+            module[1].weight.normal_()
+        one.update(module, step)
+        two.update(module, step)
+    assert all(torch.equal(one.weights[name], two.weights[name]) for name in one.weights)
+
+
+def test_the_power_average_is_the_explicit_weighted_sum():
+    """The weight of step i in the average after step n is i^g - (i - 1)^g for g = exponent + 1, over n^g."""
+    module = torch.nn.Linear(3, 2, dtype=torch.float64)
+    average = PowerAverage(module, 0.1)
+    seen, steps = [], 12
+    for step in range(1, steps + 1):
+        with torch.no_grad():
+            module.weight.normal_()
+        seen.append(module.weight.detach().clone())
+        average.update(module, step)
+    weights, left = [], 1.0
+    for step in range(steps, 0, -1):
+        keep = (1 - 1 / step) ** (average.exponent + 1)
+        weights.append(left * (1 - keep))
+        left *= keep
+    assert left == 0 and sum(weights) == pytest.approx(1)
+    expected = sum(w * x for w, x in zip(weights[::-1], seen, strict=True))
+    assert torch.allclose(average.weights["weight"], expected)
+
+
+@pytest.mark.parametrize("width", [0.05, 0.1, 0.2, 0.28])
+def test_the_exponent_gives_the_window_its_relative_width(width):
+    """The window t^g on [0, 1] has the standard deviation asked for."""
+    g = power_exponent(width)
+    t = (np.arange(200_000) + 0.5) / 200_000
+    weight = t**g / (t**g).sum()
+    mean = (weight * t).sum()
+    assert math.sqrt((weight * (t - mean) ** 2).sum()) == pytest.approx(width, rel=1e-3)
+
+
+@pytest.mark.parametrize("width", [0.0, 0.3, -1.0])
+def test_a_width_that_no_window_has_is_refused(width):
+    with pytest.raises(ValueError, match="between 0 and 0.288"):
+        power_exponent(width)
+
+
+def test_the_rate_rises_stays_and_falls_to_nothing():
+    config = OptimConfig(warmup=10, decay=0.5)
+    shares = [rate_share(step, 100, config) for step in range(101)]
+    assert shares[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
+    assert shares[10:51] == [1.0] * 41
+    assert shares[50:] == pytest.approx([(100 - i) / 50 for i in range(50, 101)]) and shares[100] == 0
+    assert min(shares) >= 0 and rate_share(0, 100, replace(config, warmup=0)) == 1

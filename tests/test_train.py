@@ -1,0 +1,266 @@
+"""Training end to end, as small as it goes: it learns, it leaves what it should, and a stop changes nothing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as Picture
+from safetensors.torch import load_file
+from tiny import RECIPE, hasten, own_pictures, quiet, tied
+
+from mixmodal import train as training
+from mixmodal.checkpoint import from_pretrained, load_run
+from mixmodal.config import from_json, to_json
+from mixmodal.optim import power_exponent
+from mixmodal.recipes import own_data, recipes
+from mixmodal.train import prepare, read_metrics, train
+
+
+@pytest.fixture(autouse=True)
+def hastened(monkeypatch):
+    hasten(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run, and what it said."""
+    said = []
+    with pytest.MonkeyPatch.context() as patch:
+        hasten(patch)
+        folder = train(RECIPE, tmp_path_factory.mktemp("runs") / "tiny", say=said.append)
+    return folder, said
+
+
+def losses(folder) -> list[dict]:
+    """The losses of every step, without what a clock says."""
+    timed = ("seconds", "tokens_per_s", "share_of_peak")
+    return [{k: v for k, v in line.items() if k not in timed} for line in read_metrics(folder) if "valid" not in line]
+
+
+# What a run leaves
+
+
+def test_the_loss_of_both_streams_falls(finished):
+    lines = losses(finished[0])
+    assert [line["step"] for line in lines] == list(range(1, 13))
+    for name in ("text.nll", "patches.mse"):
+        assert np.mean([line[name] for line in lines[-3:]]) < 0.9 * np.mean([line[name] for line in lines[:2]]), name
+
+
+def test_a_run_leaves_metrics_samples_a_plot_checkpoints_and_the_model(finished):
+    folder, _ = finished
+    first, *_ = read_metrics(folder)
+    assert set(first) == {"step", "text.nll", "patches.mse", "seconds", "tokens_per_s", "share_of_peak"}
+    valid = [line for line in read_metrics(folder) if "valid" in line]
+    assert [line["step"] for line in valid] == [6, 12]
+    assert set(valid[0]["valid"]) == {"text.nll", "patches.mse"} and len(valid[0]["levels"]["patches"]) == 10
+    assert all(value > 0 for value in valid[0]["levels"]["patches"])  # every level of noise was met
+    for name in ("samples/step_00000006.png", "samples/step_00000012.png", "loss_by_noise.png"):
+        with Picture.open(folder / name) as sheet:
+            assert np.asarray(sheet).std() > 1
+    assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == ["step_00000006", "step_00000012"]
+    assert sorted(p.name for p in (folder / "model").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+    ]
+    endings = {p.suffix for p in folder.rglob("*") if p.is_file()}
+    assert endings <= {".json", ".jsonl", ".safetensors", ".png"}
+
+
+def test_the_cost_is_told_before_the_first_step(finished):
+    said = "\n".join(finished[1])
+    for word in ("parameters", "positions/step  384", "FLOPs/step", "memory", "time            about"):
+        assert word in said
+
+
+def test_the_run_keeps_the_recipe_with_what_its_codecs_took_from_the_data(finished):
+    kept = json.loads((finished[0] / "recipe.json").read_text("utf8"))
+    recipe = from_json(type(RECIPE), kept)
+    assert recipe.model.streams["text"].codec["vocabulary"] > 256
+    assert replace(recipe, model=RECIPE.model) == RECIPE and to_json(recipe) == kept
+
+
+def test_the_saved_model_says_how_it_was_made(finished):
+    _, about = from_pretrained(finished[0])
+    assert about["recipe"] == "tiny" and about["steps"] == 12 == about["of_steps"] and about["seed"] == 0
+    assert about["sample_size"] == [16, 16] and about["sources"] == RECIPE.sources
+
+
+def test_the_same_seed_trains_the_same_model_and_another_seed_another(finished, tmp_path):
+    again = train(replace(RECIPE, steps=3, valid={}), tmp_path / "again", say=quiet)
+    other = train(replace(RECIPE, steps=3, valid={}, seed=1), tmp_path / "other", say=quiet)
+    assert losses(again)[0] == losses(finished[0])[0] != losses(other)[0]
+    assert not (again / "samples").exists()
+
+
+# Stops
+
+
+class Killed(Exception):
+    """Somebody pulled the plug."""
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        replace(RECIPE, optim=replace(RECIPE.optim, average=0.1)),
+        replace(tied(RECIPE), optim=replace(RECIPE.optim, matrices="adamw", average=0.2), drop_prompt=0.5),
+    ],
+    ids=["muon, averaged", "adamw, averaged, tied"],
+)
+def test_stopped_and_resumed_is_never_stopped_to_the_bit(tmp_path, monkeypatch, variant):
+    recipe = replace(variant, steps=8, every=4)
+    whole = train(recipe, tmp_path / "whole", say=quiet)
+
+    calls = []
+    step = training.train_step
+
+    def dying(*arguments):
+        calls.append(1)
+        if len(calls) == 7:  # two steps are done that no checkpoint holds
+            raise Killed
+        return step(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "train_step", dying)
+        with pytest.raises(Killed):
+            train(recipe, tmp_path / "stopped", say=quiet)
+    assert losses(tmp_path / "stopped")[-1]["step"] == 6
+    said = []
+    resumed = train(recipe, tmp_path / "stopped", resume=True, say=said.append)
+    assert any(line.startswith("resumed at step 4") for line in said)
+
+    for name in ("weights", "optimizer", "average"):
+        path = f"checkpoints/step_00000008/{name}.safetensors"
+        one, two = load_file(whole / path), load_file(resumed / path)
+        assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one), name
+    assert (whole / "model/model.safetensors").read_bytes() == (resumed / "model/model.safetensors").read_bytes()
+    assert losses(whole) == losses(resumed)
+    valid = [[line for line in read_metrics(folder) if "valid" in line] for folder in (whole, resumed)]
+    assert valid[0] == valid[1]
+    assert (whole / "samples/step_00000008.png").read_bytes() == (resumed / "samples/step_00000008.png").read_bytes()
+
+
+def test_a_run_is_not_begun_anew_over_another(finished):
+    with pytest.raises(FileExistsError, match="--resume"):
+        train(RECIPE, finished[0], say=quiet)
+
+
+def test_a_finished_run_that_is_resumed_stays_as_it_is(finished):
+    before = (finished[0] / "model/model.safetensors").read_bytes()
+    train(RECIPE, finished[0], resume=True, say=quiet)
+    assert (finished[0] / "model/model.safetensors").read_bytes() == before
+    assert len(losses(finished[0])) == 12
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_anew_when_resumed(tmp_path, monkeypatch):
+    recipe = replace(RECIPE, steps=3, every=3, valid={})
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_checkpoint", lambda *_: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            train(recipe, tmp_path / "run", say=quiet)
+    train(recipe, tmp_path / "run", resume=True, say=quiet)
+    assert [line["step"] for line in losses(tmp_path / "run")] == [1, 2, 3] and load_run(tmp_path / "run")
+
+
+def test_a_run_killed_at_its_very_last_checkpoint_has_its_last_model_when_resumed(tmp_path, monkeypatch):
+    recipe = replace(RECIPE, steps=4, every=2, valid={})
+    saved = training.save_run
+
+    def dying(folder, step, *arguments):
+        saved(folder, step, *arguments)
+        if step == 4:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "save_run", dying)
+        with pytest.raises(Killed):
+            train(recipe, tmp_path / "run", say=quiet)
+    train(recipe, tmp_path / "run", resume=True, say=quiet)
+    assert from_pretrained(tmp_path / "run")[1]["steps"] == 4
+
+
+# Ways to train
+
+
+def test_the_saved_model_holds_the_average_of_the_weights(tmp_path):
+    recipe = replace(RECIPE, steps=4, every=1, valid={}, optim=replace(RECIPE.optim, average=0.1))
+    folder = train(recipe, tmp_path / "run", say=quiet)
+    saved = load_file(folder / "model/model.safetensors")
+    average = load_file(folder / "checkpoints/step_00000004/average.safetensors")
+    weights = load_file(folder / "checkpoints/step_00000004/weights.safetensors")
+    assert all(torch.equal(saved[name], average[name]) for name in average)
+    before = load_file(folder / "checkpoints/step_00000003/average.safetensors")
+    keep = (1 - 1 / 4) ** (power_exponent(0.1) + 1)
+    for name in average:
+        assert torch.allclose(average[name], keep * before[name] + (1 - keep) * weights[name], atol=1e-6), name
+    assert sum(not torch.equal(saved[name], weights[name]) for name in average) > 0.9 * len(average)
+
+
+def test_minutes_set_the_steps_and_the_measured_ones_are_undone(tmp_path):
+    said = []
+    folder = train(replace(RECIPE, minutes=1e-4, steps=99, valid={}), tmp_path / "run", say=said.append)
+    recipe = json.loads((folder / "recipe.json").read_text("utf8"))
+    assert recipe["steps"] == 10 and recipe["minutes"] == 0 and any("10 steps fit" in line for line in said)
+    plain = train(replace(RECIPE, steps=10, valid={}), tmp_path / "plain", say=quiet)
+    assert losses(folder) == losses(plain)
+
+
+def test_a_model_is_trained_on_from_a_saved_one(finished, tmp_path):
+    run = prepare(replace(RECIPE, start=str(finished[0])))
+    saved, _ = from_pretrained(finished[0])
+    assert all(torch.equal(a, b) for a, b in zip(run.model.parameters(), saved.parameters(), strict=True))
+    folder = train(replace(RECIPE, start=str(finished[0]), steps=2, valid={}), tmp_path / "on", say=quiet)
+    assert losses(folder)[0]["text.nll"] < 0.8 * losses(finished[0])[0]["text.nll"]
+    # It was started from a model, and goes on from its own checkpoint.
+    train(replace(RECIPE, start="gone"), folder, resume=True, say=quiet)
+
+
+def test_a_recipe_that_compiles_says_why_where_it_cannot(monkeypatch):
+    run = prepare(RECIPE)
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    assert "no C++ compiler" in training.compile_trunk(run.model)
+    monkeypatch.setattr("shutil.which", lambda _: "g++")
+    before = run.model.trunk.run_block
+    assert training.compile_trunk(run.model) is None and run.model.trunk.run_block is not before
+
+
+def test_validation_that_cannot_be_made_is_refused_before_the_first_step(tmp_path):
+    with pytest.raises(ValueError, match="split"):
+        train(replace(RECIPE, valid={"scenes": {"kind": "scenes", "split": "test"}}), tmp_path / "run", say=quiet)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+# One's own data
+
+
+def test_a_folder_of_ones_own_pictures_trains_with_the_recipe_for_it(tmp_path):
+    if "own_32" not in recipes():
+        pytest.skip("there is no recipe own_32 yet")
+    chosen = own_data(recipes()["own_32"](), own_pictures(tmp_path / "mine"))
+    assert all("mine" in spec["path"] for spec in chosen.valid.values())
+    chosen = replace(
+        chosen,
+        model=replace(chosen.model, trunk=RECIPE.model.trunk),
+        sources={"pictures": chosen.sources["pictures"]},  # prose takes seconds to gather
+        steps=2,
+        every=1,
+        rows=2,
+        vocabulary=300,
+        steps_sampled=1,
+        compile=False,
+    )
+    folder = train(chosen, tmp_path / "run", say=quiet)
+    assert len(losses(folder)) == 2 and (folder / "model/model.safetensors").exists()
+    said = {line for line in losses(folder)[-1]}
+    assert {"text.nll", "patches.mse"} <= said
+
+
+def test_a_recipe_without_a_folder_refuses_ones_own(tmp_path):
+    with pytest.raises(ValueError, match="reads no folder"):
+        own_data(RECIPE, tmp_path)
