@@ -35,9 +35,16 @@ class Train:
         from mixmodal.recipes import own_data, recipe
         from mixmodal.train import prepare, train
 
-        folder, kept = self.out or Path("runs") / self.recipe, Path(self.recipe) / "recipe.json"
+        named = Path(self.recipe)
+        folder = self.out or (named if (named / "recipe.json").exists() else Path("runs") / self.recipe)
+        kept = folder / "recipe.json"
         if self.resume and kept.exists():
-            folder, chosen = kept.parent, from_json(Recipe, json.loads(kept.read_text(encoding="utf8")), "recipe")
+            if self.set or self.data is not None:
+                raise ValueError(
+                    "a resumed run keeps its recipe, so --set and --data cannot change it: train on in another folder"
+                    f" with --set start={folder} and your settings"
+                )
+            chosen = from_json(Recipe, json.loads(kept.read_text(encoding="utf8")), "recipe")
         else:
             chosen = recipe(self.recipe)
         if self.data is not None:
@@ -45,7 +52,7 @@ class Train:
         chosen = override(chosen, self.set)
         if self.dry_run:
             run = prepare(chosen)
-            for line in run.cost.lines(run.peak, chosen.steps):
+            for line in run.cost.lines(run.peak, chosen.steps, chosen.minutes):
                 print(line)
             return
         train(chosen, folder, resume=self.resume)

@@ -22,9 +22,10 @@ class Cost:
     flops: float
     bytes: float
 
-    def lines(self, peak: float, steps: int) -> list[str]:
-        """What a person wants to know before starting."""
+    def lines(self, peak: float, steps: int, minutes: float = 0.0) -> list[str]:
+        """What a person wants to know before starting; `minutes` > 0 if they decide how many steps there will be."""
         seconds = self.flops / (0.3 * peak)
+        steps = int(minutes * 60 / seconds) if minutes else steps
         return [
             f"parameters      {self.parameters / 1e6:.2f} M",
             f"positions/step  {self.positions:,}",

@@ -201,18 +201,20 @@ def override(config: Any, settings: typing.Iterable[str]) -> Any:
             value = json.loads(raw)
         except json.JSONDecodeError:
             value = raw
-        node, path = tree, key.strip().split(".")
+        node, path, open_ended = tree, key.strip().split("."), False
         for depth, name in enumerate(path):
             if not isinstance(node, dict):
                 raise ValueError(f"{'.'.join(path[:depth])} is {node!r}: it has no {name!r} inside")
             last = depth == len(path) - 1
-            # A part named by kind may take options that its JSON does not spell out yet.
-            if name not in node and not (last and "kind" in node):
+            # A part named by kind may take options, of any depth, that its JSON does not spell out yet: they are
+            # checked when it is built.
+            open_ended |= "kind" in node
+            if name not in node and not open_ended:
                 raise ValueError(unknown(".".join(path[: depth + 1]), name, node))
             if last:
                 node[name] = value
             else:
-                node = node[name]
+                node = node.setdefault(name, {})
     return from_json(type(config), tree, type(config).__name__)
 
 

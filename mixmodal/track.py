@@ -105,26 +105,25 @@ def font(size: int = 13) -> ImageFont.ImageFont:
 
 def sheet(pairs: Sequence[tuple[Document, Document]], columns: int = 4, side: int = 160) -> Picture.Image:
     """A picture of document pairs: on the left what was given, below it the true last part and the made one."""
-    wide, high = side * 2 + 24, side + 86
+    sizes = [part.pixels.shape for true, _ in pairs for part in true.parts if hasattr(part, "pixels")]
+    tall = max((round(side * height / max(height, width)) for height, width, _ in sizes), default=0)
+    wide, high = side * 2 + 24, tall + 86
     rows = -(-len(pairs) // columns)
     out = Picture.new("RGB", (columns * wide, max(1, rows) * high), PAPER)
     pen = ImageDraw.Draw(out)
     for number, (true, made) in enumerate(pairs):
         x, y = (number % columns) * wide + 8, (number // columns) * high + 8
-        given = [p for p in true.parts[:-1]]
-        shown = [*given, true.parts[-1]]
-        pictures = [p for p in shown if hasattr(p, "pixels")]
-        words = [p.text for p in given if hasattr(p, "text")]
+        pictures = [part for part in true.parts if hasattr(part, "pixels")]
+        words = [part.text for part in true.parts[:-1] if hasattr(part, "text")]
         last = made.parts[-1]
-        left = pictures[-1] if pictures else None
-        if left is not None:
-            out.paste(enlarged(left.pixels, side), (x, y))
+        if pictures:
+            out.paste(enlarged(pictures[-1].pixels, side), (x, y))
         if hasattr(last, "pixels"):
             out.paste(enlarged(last.pixels, side), (x + side + 4, y))
-            _write_lines(pen, "asked: " + " ".join(words), x, y + side + 4, wide - 16, INK)
+            _write_lines(pen, "asked: " + " ".join(words), x, y + tall + 4, wide - 16, INK)
         else:
-            _write_lines(pen, " ".join([*words, "true: " + _words(true.parts[-1])]), x, y + side + 4, wide - 16, GREY)
-            _write_lines(pen, "wrote: " + _words(last), x, y + side + 38, wide - 16, INK)
+            _write_lines(pen, " ".join([*words, "true: " + _words(true.parts[-1])]), x, y + tall + 4, wide - 16, GREY)
+            _write_lines(pen, "wrote: " + _words(last), x, y + tall + 38, wide - 16, INK)
     return out
 
 

@@ -67,14 +67,23 @@ def prepare(recipe: Recipe, device: str | None = None) -> Run:
     return Run(recipe, model.to(device).train(), loader, cost, dtype, measured_peak(dtype, device), device)
 
 
+class _Preview:
+    """The documents from which a codec may learn, made only if it asks for them."""
+
+    def __init__(self, mixture) -> None:
+        self.mixture = mixture
+
+    def __iter__(self):
+        return iter(self.mixture.preview(TOKENIZER_DOCUMENTS))
+
+
 def _complete(recipe: Recipe, mixture) -> values.ModelConfig:
     """The model's configuration with what its codecs take from the data."""
     streams, documents = {}, None
     for name, stream in recipe.model.streams.items():
         module = kind_of("codecs", stream.codec)
         if hasattr(module, "prepare"):
-            if documents is None:
-                documents = mixture.preview(TOKENIZER_DOCUMENTS)
+            documents = documents or _Preview(mixture)
             media = {s.medium for s in recipe.model.streams.values()} - {stream.medium}
             options = values.options(module.Config, stream.codec, f"streams.{name}.codec")
             made = values.to_json(module.prepare(options, documents, media, recipe))
@@ -106,7 +115,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, say: Callable[[str
     run = prepare(replace(recipe, start="") if resumed else recipe)
     recipe = run.recipe
     out.mkdir(parents=True, exist_ok=True)
-    for line in run.cost.lines(run.peak, recipe.steps):
+    for line in run.cost.lines(run.peak, recipe.steps, 0.0 if resumed else recipe.minutes):
         say(line)
     optimizers = make_optimizers(run.model.groups(), recipe.optim)
     average = PowerAverage(run.model, recipe.optim.average) if recipe.optim.average > 0 else None

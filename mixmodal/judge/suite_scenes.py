@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -59,12 +60,12 @@ def _nearest(world: Any, spec: dict, captions: list[str], seed: int) -> dict[str
     trained = make_source({**spec, "split": "train"})
     rng = np.random.default_rng([seed, 9])
     scenes = [trained.draw(rng, "train") for _ in range(NEAREST_OF)]
-    bags = [trained.caption(scene).split() for scene in scenes]
+    bags = [Counter(trained.caption(scene).split()) for scene in scenes]
     level = spec.get("level", "full")
     verdicts = []
     for caption in captions:
-        words = caption.split()
-        shared = [sum(a == b for a, b in zip(words, bag, strict=False)) - abs(len(words) - len(bag)) for bag in bags]
+        words = Counter(caption.split())
+        shared = [(words & bag).total() - (bag - words).total() for bag in bags]
         verdicts.append(judge(trained.render(scenes[int(np.argmax(shared))]), caption, level))
     return {
         "nearest_training.exact": rate(v.exact for v in verdicts),

@@ -8,8 +8,8 @@ from mixmodal.config import OptimConfig, Recipe, TrunkConfig
 from mixmodal.designs import lossless
 
 
-def _recipe(name: str, source: dict[str, Any], *, steps: int, length: int = 192, prose: float = 0.04) -> Recipe:
-    """Pictures of 32 px and their names, both ways."""
+def _recipe(name: str, source: dict[str, Any], *, steps: int, length: int = 192, side: int = 32) -> Recipe:
+    """Pictures and their names, both ways."""
     trunk = TrunkConfig(
         width=192,
         depth=6,
@@ -23,13 +23,10 @@ def _recipe(name: str, source: dict[str, Any], *, steps: int, length: int = 192,
         rope_theta=100.0,
     )
     flow = {"copies": 4, "clamp": 0.1, "time_law": {"mean": 0.0, "std": 1.2}}
-    sources = {"pictures": source}
-    if prose:
-        sources["prose"] = {"kind": "prose", "share": prose}
     return Recipe(
         name=name,
         model=lossless.model(trunk, flow=flow, codec={"ends": 16}, picture_weight=3.0),
-        sources=sources,
+        sources={"pictures": source, "prose": {"kind": "prose", "share": 0.02}},
         valid={"pictures": {**source, "split": "valid"}},
         optim=OptimConfig(matrix_rate=0.02, newton_schulz=3, weight_decay=0.01, average=0.1),
         vocabulary=1024,
@@ -38,6 +35,7 @@ def _recipe(name: str, source: dict[str, Any], *, steps: int, length: int = 192,
         length=length,
         every=500,
         guidance=3.0,
+        sample_size=(side, side),
     )
 
 
@@ -54,3 +52,8 @@ def tiles_32() -> Recipe:
 def own_32() -> Recipe:
     """Your own pictures with captions, at 32 px: `mixmodal train own_32 --data FOLDER_OR_JSONL`."""
     return _recipe("own_32", {"kind": "folder", "path": "", "size": 32}, steps=3000)
+
+
+def digits_16() -> Recipe:
+    """Real handwritten digits at 16 px (scikit-learn's, extra `data`) and their words, both ways."""
+    return _recipe("digits_16", {"kind": "digits"}, steps=600, length=160, side=16)

@@ -5,7 +5,11 @@ from __future__ import annotations
 from mixmodal.config import OptimConfig, Recipe, TrunkConfig
 from mixmodal.designs import lossless
 
-FLOW = {"copies": 4, "clamp": 0.1, "time_law": {"mean": 0.0, "std": 1.2}}
+FLOW = {
+    "copies": 4,
+    "clamp": 0.1,
+    "time_law": {"mean": -1.0, "std": 1.2, "switch": 0.6, "later_mean": 0.3, "later_std": 1.2},
+}
 PROSE = {"kind": "prose", "share": 0.01}
 
 
@@ -41,10 +45,11 @@ def scenes_two() -> Recipe:
         },
         valid={"two": {"kind": "scenes", "level": "two", "split": "heldout"}},
         optim=OptimConfig(matrix_rate=0.02, newton_schulz=3),
-        minutes=4.8,
+        minutes=4.4,
         rows=16,
         length=128,
         every=500,
+        guidance=4.0,
     )
 
 
@@ -67,4 +72,5 @@ def scenes_full() -> Recipe:
         rows=12,
         length=192,
         every=500,
+        guidance=4.0,
     )
