@@ -7,7 +7,11 @@ from mixmodal.designs import lossless
 
 
 def glyphs_line() -> Recipe:
-    """Words of 3 to 10 letters in two fonts, read and written; no word of the test is in training."""
+    """Words of 3 to 10 letters in two fonts and six colourings, read and written; no word of the test is in training.
+
+    Result:  1,900 steps, 24 minutes of one core, seed 0: reads 200 of 200 unseen words (98.1 to 100 %), in the font
+             that is held out 16 %; writes none of them yet: letters come, but not the letters that were asked for.
+    """
     trunk = TrunkConfig(
         width=192,
         depth=6,
@@ -32,7 +36,7 @@ def glyphs_line() -> Recipe:
         },
         valid={"line": {"kind": "glyphs", "level": "line", "tasks": tasks, "split": "heldout"}},
         optim=OptimConfig(matrix_rate=0.02, newton_schulz=3, decay=0.5),
-        steps=4_000,
+        steps=1_900,
         rows=12,
         length=192,
         every=500,
