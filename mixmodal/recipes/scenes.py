@@ -32,6 +32,8 @@ def scenes_two() -> Recipe:
     """Two objects and a relation, 32 px, in five minutes on two cores.
 
     Single objects in pictures of four patches come first: what words mean is learned there at a fifth of the price.
+
+    Result:  718 steps, 4.8 minutes of two cores, seed 0: exact pictures 12.6 %, exact captions 49 % (n = 500).
     """
     single = {"kind": "scenes", "level": "two", "size": 16, "kinds": {"single": 1.0}}
     return Recipe(
