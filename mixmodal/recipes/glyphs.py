@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mixmodal.config import OptimConfig, Recipe, TrunkConfig
+from mixmodal.config import OptimConfig, Recipe
 from mixmodal.designs import lossless
 
 
@@ -12,18 +12,7 @@ def glyphs_line() -> Recipe:
     Result:  1,900 steps, 24 minutes of one core, seed 0: reads 200 of 200 unseen words (98.1 to 100 %), in the font
              that is held out 16 %; writes none of them yet: letters come, but not the letters that were asked for.
     """
-    trunk = TrunkConfig(
-        width=192,
-        depth=6,
-        heads=6,
-        kv_heads=6,
-        head_size=32,
-        mlp_width=768,
-        mlp="relu2",
-        norm_gain=False,
-        qk_scale=2.0,
-        rope_theta=100.0,
-    )
+    trunk = lossless.small_trunk(6)
     flow = {"copies": 3, "clamp": 0.1, "time_law": {"mean": 0.0, "std": 1.2}}
     tasks = {"write": 0.5, "read": 0.5}
     return Recipe(

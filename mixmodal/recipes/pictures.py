@@ -4,24 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from mixmodal.config import OptimConfig, Recipe, TrunkConfig
+from mixmodal.config import OptimConfig, Recipe
 from mixmodal.designs import lossless
 
 
 def _recipe(name: str, source: dict[str, Any], *, steps: int, length: int = 192, side: int = 32) -> Recipe:
     """Pictures and their names, both ways."""
-    trunk = TrunkConfig(
-        width=192,
-        depth=6,
-        heads=6,
-        kv_heads=6,
-        head_size=32,
-        mlp_width=768,
-        mlp="relu2",
-        norm_gain=False,
-        qk_scale=2.0,
-        rope_theta=100.0,
-    )
+    trunk = lossless.small_trunk(6)
     flow = {"copies": 4, "clamp": 0.1, "time_law": {"mean": 0.0, "std": 1.2}}
     return Recipe(
         name=name,

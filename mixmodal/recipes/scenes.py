@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mixmodal.config import OptimConfig, Recipe, TrunkConfig
+from mixmodal.config import OptimConfig, Recipe
 from mixmodal.designs import lossless
 
 FLOW = {
@@ -11,21 +11,6 @@ FLOW = {
     "time_law": {"mean": -1.0, "std": 1.2, "switch": 0.6, "later_mean": 0.3, "later_std": 1.2},
 }
 PROSE = {"kind": "prose", "share": 0.01}
-
-
-def _trunk(depth: int) -> TrunkConfig:
-    return TrunkConfig(
-        width=192,
-        depth=depth,
-        heads=6,
-        kv_heads=6,
-        head_size=32,
-        mlp_width=768,
-        mlp="relu2",
-        norm_gain=False,
-        qk_scale=2.0,
-        rope_theta=100.0,
-    )
 
 
 def scenes_two() -> Recipe:
@@ -38,7 +23,7 @@ def scenes_two() -> Recipe:
     single = {"kind": "scenes", "level": "two", "size": 16, "kinds": {"single": 1.0}}
     return Recipe(
         name="scenes_two",
-        model=lossless.model(_trunk(5), flow=FLOW, codec={"ends": 16}, picture_weight=3.0),
+        model=lossless.model(lossless.small_trunk(5), flow=FLOW, codec={"ends": 16}, picture_weight=3.0),
         sources={
             "first": {**single, "share": 0.97, "until": 0.25},
             "two": {"kind": "scenes", "level": "two", "share": 0.87, "from": 0.25},
@@ -64,7 +49,7 @@ def scenes_full() -> Recipe:
     single = {"kind": "scenes", "level": "one", "size": 16}
     return Recipe(
         name="scenes_full",
-        model=lossless.model(_trunk(6), flow=FLOW, codec={"ends": 16}, picture_weight=3.0),
+        model=lossless.model(lossless.small_trunk(6), flow=FLOW, codec={"ends": 16}, picture_weight=3.0),
         sources={
             "first": {**single, "share": 0.97, "until": 0.08},
             "full": {"kind": "scenes", "level": "full", "kinds": kinds, "share": 0.87, "from": 0.08},
