@@ -20,7 +20,6 @@ _HOMES = {
     "Image": "mixmodal.parts",
     "Document": "mixmodal.parts",
     "recipe": "mixmodal.recipes",
-    "train": "mixmodal.train",
 }
 __all__ = ["__version__", *_HOMES]
 
@@ -30,4 +29,4 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"mixmodal has no {name!r}: it has {', '.join(sorted(_HOMES))}")
     module = importlib.import_module(_HOMES[name])
-    return module if name == "train" else getattr(module, name)
+    return getattr(module, name)

@@ -78,23 +78,20 @@ class Loaded:
 
         `fit` brings pictures to the size that the model was trained on, cropping what does not fit.
         """
-        from mixmodal.data.pictures import decode
+        from mixmodal.data.pictures import cropped, decode, in_colour
 
         if isinstance(pictures, (str, Path, Picture.Image, np.ndarray)):
             pictures = [pictures]
         documents = []
         for picture in pictures:
             if isinstance(picture, (str, Path)):
-                pixels = (
-                    decode(Path(picture).read_bytes(), max(self.size))
-                    if fit
-                    else np.asarray(Picture.open(picture).convert("RGB"))
-                )
+                pixels = decode(picture, None)
             elif isinstance(picture, Picture.Image):
-                picture = picture.convert("RGB")
-                pixels = np.asarray(picture.resize(self.size[::-1]) if fit else picture)
+                pixels = np.asarray(in_colour(picture))
             else:
                 pixels = picture
+            if fit:
+                pixels = np.asarray(cropped(Picture.fromarray(pixels), *self.size))
             asked = (Text(prompt, wanted=False),) if prompt else ()
             documents.append(Document((Image(pixels, wanted=False), *asked, Text())))
         return [made.parts[-1].text for made in self.generate(documents, self.settings(**chosen), seed)]

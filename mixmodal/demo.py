@@ -38,7 +38,7 @@ def demo(out: Path, *, minutes: float = 0.0, seed: int = 0, n: int = 500) -> Pat
     """The page, `out`/index.html, after a training from scratch and its examination."""
     began = time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
-    boxed = _from_the_box(out)
+    boxed = _from_the_box(out, seed)
     chosen = recipe("scenes_two")
     chosen = replace(chosen, seed=seed, minutes=minutes or chosen.minutes)
     print(f"\nNow the same from nothing: {chosen.minutes:g} minutes of training on this machine.")
@@ -68,14 +68,14 @@ def _world(loaded: Loaded) -> Any:
     return make_source({**Exam(loaded.model, loaded.about).source("scenes"), "split": "heldout"})
 
 
-def _from_the_box(out: Path) -> list[tuple[str, Picture.Image]]:
+def _from_the_box(out: Path, seed: int) -> list[tuple[str, Picture.Image]]:
     """A few pictures by the model in the box, at once; none where there is no such model."""
     try:
         loaded = load("builtin:scenes")
     except FileNotFoundError:
         return []
     began = time.perf_counter()
-    rng = np.random.default_rng(time.time_ns())
+    rng = np.random.default_rng([seed, 3])
     world = _world(loaded)
     prompts = [world.caption(world.draw(rng, "heldout")) for _ in range(8)]
     made = list(zip(prompts, loaded.sample(prompts), strict=True))

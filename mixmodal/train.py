@@ -179,7 +179,7 @@ def compile_trunk(model: Model) -> str | None:
     import shutil
 
     if next(model.parameters()).device.type == "cpu" and not (shutil.which("g++") or shutil.which("clang++")):
-        return "no C++ compiler is on this machine (g++ or clang++); training is about a third slower without"
+        return "no C++ compiler is on this machine (g++ or clang++); training is slower without"
     model.trunk.run_block = torch.compile(run_block, dynamic=False)
     return None
 

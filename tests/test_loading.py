@@ -90,11 +90,12 @@ def test_no_document_is_lost_or_doubled_between_batches(model, monkeypatch, rows
     seen = loader(Spy(), rows=rows, length=64)
     while len(packed) < 100:
         seen.next(0.0)
-    waiting = [Draw(*draw) for draw in seen.state()["waiting"]]
+    waiting = [Draw(*draw) for *draw, _ in seen.state()["waiting"]]
     times = Counter(packed + [draw.key for draw in waiting])
     drawn = seen.state()["mixture"]["number"]
     assert sum(times.values()) == drawn and len(times) == 40
     assert set(times.values()) <= {drawn // 40, drawn // 40 + 1}
+    assert len(laid) == drawn  # what waited was laid out once
 
 
 def test_what_a_document_draws_does_not_depend_on_the_rows_it_is_packed_into(model):

@@ -38,7 +38,8 @@ class Loader:
         self.skipped: dict[str, int] = {}
         self.fill = 0.0
         self._blank = model.blank()
-        self._waiting: list[Draw] = []
+        self._waiting: list[tuple[Draw, float]] = []  # with the progress at which they were drawn
+        self._laid: dict[int, Sequence] = {}  # theirs, so that nothing is laid out twice
         self._shares: list[float] = []
 
     def next(self, progress: float) -> Batch:
@@ -51,14 +52,15 @@ class Loader:
         sequences: list[Sequence] = []
         asked, self._waiting = self._waiting, []
         while len(self._waiting) < WAITING:
-            draw = asked.pop(0) if asked else self.mixture.draw()
-            sequence = self._sequence(draw, progress)
+            draw, drawn = asked.pop(0) if asked else (self.mixture.draw(), progress)
+            sequence = self._laid.pop(draw.number, None) or self._sequence(draw, drawn)
             if len(sequence) > recipe.length:
                 self._skip(self.mixture.names[draw.source], len(sequence), bool(sequences))
                 continue
             row = fitting_row(room, len(sequence))
             if row is None:
-                self._waiting.append(draw)
+                self._waiting.append((draw, drawn))
+                self._laid[draw.number] = sequence
                 continue
             plan[row].append(len(sequences))
             room[row] -= len(sequence)
@@ -85,9 +87,10 @@ class Loader:
 
     def state(self) -> dict:
         """Where the data stands, for JSON."""
-        return {"mixture": self.mixture.state(), "waiting": [list(draw) for draw in self._waiting]}
+        return {"mixture": self.mixture.state(), "waiting": [[*draw, drawn] for draw, drawn in self._waiting]}
 
     def load(self, state: dict) -> None:
         """Go on from `state`."""
         self.mixture.load(state["mixture"])
-        self._waiting = [Draw(*draw) for draw in state["waiting"]]
+        self._waiting = [(Draw(*draw), drawn) for *draw, drawn in state["waiting"]]
+        self._laid = {}

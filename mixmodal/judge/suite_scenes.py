@@ -9,6 +9,7 @@ import numpy as np
 
 from mixmodal.data import make_source
 from mixmodal.data.worlds.scene_grammar import same_meaning
+from mixmodal.data.worlds.scenes import level_of
 from mixmodal.judge.intervals import mean, rate
 from mixmodal.judge.scenes import judge
 from mixmodal.judge.suites import Exam
@@ -19,10 +20,9 @@ NEAREST_OF = 2000  # training scenes among which the nearest is looked for
 
 def examine(exam: Exam) -> dict[str, Any]:
     """Rates of exact pictures and captions for held-out combinations with two groups and a relation."""
-    spec = {**exam.source("scenes"), "kinds": {"pair": 1, "groups": 1}, **exam.options}
+    spec = {**exam.source("scenes"), **exam.options}
     level = spec.get("level", "full")
-    if level == "two":
-        spec["kinds"] = {"pair": 1}
+    spec.setdefault("kinds", {kind: 1 for kind in ("pair", "groups") if kind in level_of(level).kinds})
     scores: dict[str, Any] = {"level": level, "size": spec.get("size", 32), "kinds": spec["kinds"]}
     wanted = spec.pop("splits", "heldout unseen").split()
     for split, prefix in (("heldout", ""), ("unseen", "unseen_pairs.")):
