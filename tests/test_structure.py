@@ -23,9 +23,9 @@ FLOORS = (
     "sequence attention rotary trunk convnets interpolant solvers sampling cache",
     "codecs heads objectives",
     "model generate layout designs",
-    "data optim parallel checkpoint foreign train compute track",
+    "data optim parallel checkpoint foreign sharing guard diagnosis watch train compute track",
     "judge",
-    "recipes api cli demo serve __main__ __init__",
+    "recipes api cli cli_data cli_doctor cli_share curves doctor demo serve __main__ __init__",
 )
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names.split()}
 APART = ("codecs", "heads", "objectives")

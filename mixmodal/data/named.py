@@ -1,4 +1,4 @@
-"""Real pictures with names, called by name: `emoji-noto` and `tiles-crawl`.
+"""Real data called by name, and the first two of it: pictures with names, `emoji-noto` and `tiles-crawl`.
 
 The package ships none of them: each is a folder NAME with its licence beside it, looked for under the environment
 variable MIXMODAL_DATA, and without that variable in the user's cache folder.
@@ -10,11 +10,14 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from mixmodal.data import source_class
 from mixmodal.data.pairs import Pairs, checked_split
 from mixmodal.data.pictures import WHITE
+from mixmodal.data.pinned import PINNED
 
 VARIABLE = "MIXMODAL_DATA"
 # Many tiles are white or black on nothing: over light grey all of them can be seen.
@@ -40,9 +43,11 @@ def find(name: str, files: Sequence[str], where: str | os.PathLike | None = None
     missing = [file for file in files if not (folder / file).is_file()]
     if missing:
         told = "is set" if os.environ.get(VARIABLE) else "is not set"
+        fetched = next((known for known, of in PINNED.items() if of.folder == name), "")
+        get = f"`mixmodal data get {fetched}` fetches it, or " if fetched else ""
         raise FileNotFoundError(
-            f"{name} wants {' and '.join(missing)} in {folder}, which is not there: put the folder {name} into a folder"
-            f" of your own and set {VARIABLE} to that one ({VARIABLE} {told})"
+            f"{name} wants {' and '.join(missing)} in {folder}, which is not there: {get}put the folder {name} into a"
+            f" folder of your own and set {VARIABLE} to that one ({VARIABLE} {told})"
         )
     return [folder / file for file in files]
 
@@ -216,17 +221,27 @@ class TilesCrawl(_Named):
         return [plain(word) for word in (record["category"], *record["subcategory"])]
 
 
-NAMED = {source.folder: source for source in (EmojiNoto, TilesCrawl)}
+NAMED = (
+    "emoji-noto",
+    "tiles-crawl",
+    "openstax-figures",
+    "openstax-documents",
+    "kodak24",
+    "photos-misc",
+    "sign-digits",
+    "mnist-20k",
+    "tinyshakespeare",
+)
 
 
-def named(name: str, *positional, **options) -> Pairs:
+def named(name: str, *positional, **options) -> Any:
     """The named data as a source; arguments are those of its class.
 
     Raises: ValueError for an unknown name; FileNotFoundError where the data is not at hand.
     """
     if name not in NAMED:
         raise ValueError(f"no data is called {name!r}: the names are {', '.join(NAMED)}")
-    return NAMED[name](*positional, **options)
+    return source_class(name)(*positional, **options)
 
 
 def over(pixels: np.ndarray, background: tuple[int, int, int] = WHITE) -> np.ndarray:

@@ -22,7 +22,8 @@ SPLITS = {"train": "train", "valid": "valid", "heldout": "valid"}
 
 def stable_number(text: str) -> int:
     """A 63-bit number that is the same for the same text in every process, version and machine."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+    # File names may hold bytes that are no UTF-8, which Python keeps as halves of characters.
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big") >> 1
 
 
 def checked_split(split: str) -> str:

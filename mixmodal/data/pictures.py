@@ -10,6 +10,7 @@ import io
 import math
 import warnings
 from os import PathLike
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image as Pillow
@@ -46,7 +47,7 @@ def fitted(height: int, width: int, size: int, patch: int) -> tuple[int, int]:
     return rows * patch, columns * patch
 
 
-def opened(source: bytes | str | PathLike, most_pixels: int = MOST_PIXELS) -> Pillow.Image:
+def opened(source: bytes | str | PathLike | BinaryIO, most_pixels: int = MOST_PIXELS) -> Pillow.Image:
     """The picture with its header read and nothing decoded.
 
     Raises: PictureError if it is no picture of a known format, or has more than `most_pixels` pixels.
@@ -74,18 +75,19 @@ def opened(source: bytes | str | PathLike, most_pixels: int = MOST_PIXELS) -> Pi
 
 
 def decode(
-    source: bytes | str | PathLike,
+    source: bytes | str | PathLike | BinaryIO,
     size: int | None = 32,
     *,
     patch: int | None = None,
     background: tuple[int, int, int] = WHITE,
     most_pixels: int = MOST_PIXELS,
 ) -> np.ndarray:
-    """A picture file (its bytes or its path) as pixels: upright, without alpha, in RGB, without distortion.
+    """A picture file (its bytes, its path or a stream) as pixels: upright, without alpha, in RGB, without distortion.
 
     Shapes: uint8 [size, size, 3], the centre square; with `patch` the native aspect: area near size * size, both
     sides multiples of `patch`; with `size=None` every pixel that the file has.
-    Limits: the first frame of an animation; colour profiles are ignored; 16 bits a channel are rounded to 8.
+    Limits: the first frame of an animation; colour profiles are ignored; of 16 bits a channel grey is rounded to
+    8, and colour keeps its upper 8.
     Raises: PictureError.
     """
     if size is not None and patch is not None:

@@ -21,6 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from mixmodal.data.pairs import HELD_OUT, checked_split, names_of
+from mixmodal.data.places import MOST_BYTES, inside, megabytes
+from mixmodal.data.report import Report
 from mixmodal.parts import Document, Text
 
 LONGEST = 400
@@ -88,10 +90,85 @@ class TextFile(Paragraphs):
             text = path.read_text("utf-8-sig")
         except UnicodeDecodeError as error:
             raise ValueError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}): convert it") from error
-        paragraphs = [" ".join(paragraph.split()) for paragraph in re.split(r"\n\s*\n", text)]
+        paragraphs = _paragraphs(text)
         wanted = names_of(split, paragraphs, held_out)
         cut = [piece for paragraph in paragraphs if paragraph in wanted for piece in pieces(paragraph, longest)]
         super().__init__(path.stem, cut)
+
+
+class TextFolder(Paragraphs):
+    """One's own texts: the paragraphs of every .txt and .md file of a folder and of those in it, as for TextFile.
+
+    What cannot be used is left out and counted with its reason in `report`.
+    Units: `most_bytes` of one file.
+    Raises: FileNotFoundError without the folder; ValueError if nothing in it can be used.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        split: str = "train",
+        longest: int = LONGEST,
+        held_out: float = HELD_OUT,
+        most_bytes: int = MOST_BYTES,
+    ) -> None:
+        root = Path(path).resolve()
+        if not root.is_dir():
+            raise FileNotFoundError(f"no folder at {path}: give the folder that holds the texts")
+        self.report = Report()
+        paragraphs = [p for file in _texts(root) for p in self._read(file, root, most_bytes)]
+        wanted = names_of(split, paragraphs, held_out)
+        cut = [piece for paragraph in paragraphs if paragraph in wanted for piece in pieces(paragraph, longest)]
+        if not cut:
+            left_out = "; ".join(self.report.lines()) or "no file ends in .txt or .md"
+            raise ValueError(f"no paragraph for split {split!r} in {path} ({left_out}): put texts in UTF-8 there")
+        super().__init__(root.name, cut)
+
+    def _read(self, file: Path, root: Path, most: int) -> list[str]:
+        name = file.relative_to(root).as_posix()
+        reason = "empty file"
+        try:
+            if not inside(file, root):
+                reason = "path leaves the folder"
+            elif file.stat().st_size > most:
+                reason = f"file over {megabytes(most)}"
+            elif paragraphs := _paragraphs(file.read_text("utf-8-sig")):
+                return paragraphs
+        except UnicodeDecodeError:
+            reason = "file is not UTF-8 text"
+        except OSError:
+            reason = "file cannot be read"
+        self.report.add(reason, name)
+        return []
+
+
+class TinyShakespeare(TextFile):
+    """A million characters of Shakespeare's plays, a speech or more a document; the folder is called `text`.
+
+    Source: github.com/karpathy/char-rnn.
+    """
+
+    def __init__(
+        self,
+        split: str = "train",
+        longest: int = LONGEST,
+        held_out: float = HELD_OUT,
+        where: str | os.PathLike | None = None,
+    ) -> None:
+        from mixmodal.data.named import find
+
+        (path,) = find("text", ("tinyshakespeare.txt",), where)
+        super().__init__(path, split, longest, held_out)
+
+
+def _texts(root: Path) -> Iterator[Path]:
+    for place, folders, files in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
+        yield from (Path(place, f) for f in sorted(files) if f.endswith((".txt", ".md")) and not f.startswith("."))
+
+
+def _paragraphs(text: str) -> list[str]:
+    return [plain for paragraph in re.split(r"\n\s*\n", text) if (plain := " ".join(paragraph.split()))]
 
 
 def pieces(paragraph: str, longest: int = LONGEST) -> Iterator[str]:
