@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "load": "mixmodal.api",
+    "from_pretrained": "mixmodal.api",
     "Loaded": "mixmodal.api",
     "Settings": "mixmodal.sampling",
     "Text": "mixmodal.parts",

@@ -1,17 +1,18 @@
-"""The package in three lines: load a model, ask it for pictures, ask it about pictures."""
+"""The package in three lines: load a model, ask it for pictures, ask it about pictures; and give it to others."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image as Picture
 
-from mixmodal.checkpoint import from_pretrained
+from mixmodal import checkpoint, foreign, sharing
 from mixmodal.compute import fast_dtype
 from mixmodal.generate import Request, generate
 from mixmodal.model import Model
@@ -20,12 +21,15 @@ from mixmodal.sampling import Settings
 
 
 def load(where: str | Path, device: str = "cpu", dtype: torch.dtype | None = None) -> Loaded:
-    """A model ready to be asked: `where` is a run's folder, a model's folder, or "builtin:NAME".
+    """A model ready to be asked: `where` is a run's folder, a model's folder, "builtin:NAME" or "hub:OWNER/NAME".
 
     Raises:  FileNotFoundError that says where was looked.
     """
-    model, about = from_pretrained(where)
+    model, about = checkpoint.from_pretrained(where)
     return Loaded(model.to(device), about, dtype or fast_dtype(device))
+
+
+from_pretrained = load  # as it is called elsewhere
 
 
 class Loaded:
@@ -95,3 +99,33 @@ class Loaded:
             asked = (Text(prompt, wanted=False),) if prompt else ()
             documents.append(Document((Image(pixels, wanted=False), *asked, Text())))
         return [made.parts[-1].text for made in self.generate(documents, self.settings(**chosen), seed)]
+
+    def bits_per_byte(self) -> float:
+        """Bits that the model spends on a byte of held-out prose: its text ability, before a training or after.
+
+        Units:   in fp32; the same texts for every model, whatever its tokenizer (see `mixmodal.data.prose`).
+        """
+        from mixmodal.judge.suites import Exam, bits_per_byte
+
+        return bits_per_byte(Exam(self.model, {"sources": {"prose": {"kind": "prose"}}}))
+
+    def merged(self) -> Loaded:
+        """The same model with its adapters, if it has any, added to the matrices beside them."""
+        return Loaded(foreign.merged(self.model), self.about, self.dtype)
+
+    def save_pretrained(self, folder: str | Path, *, base: str = "", licence: str = "") -> None:
+        """Write the model and a card to `folder`; `base` names a model that holds its frozen weights, then left out.
+
+        Raises:  ValueError if the base does not hold them.
+        """
+        checkpoint.save_pretrained(self.model, folder, about=self.about, base=base)
+        sharing.write_card(folder, licence=licence)
+
+    def push_to_hub(self, name: str, *, base: str = "", licence: str = "", private: bool = False) -> str:
+        """The address on the hub under which the model now stands as OWNER/NAME, with its card.
+
+        Raises:  ValueError if huggingface_hub is not installed, or if others could not read the base.
+        """
+        with TemporaryDirectory() as folder:
+            checkpoint.save_pretrained(self.model, folder, about=self.about, base=base)
+            return sharing.push_to_hub(folder, name, licence=licence, private=private)

@@ -11,6 +11,10 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional, arg, subcommand
 
+from mixmodal.cli_data import Data
+from mixmodal.cli_doctor import Doctor
+from mixmodal.cli_share import Import, Merge, Push
+
 
 @dataclass
 class Train:
@@ -190,6 +194,8 @@ class Info:
 
     model: Positional[str]
     """A run's folder, a model's folder, or builtin:NAME."""
+    prose: bool = False
+    """Measure its text ability too, which takes a while: bits per byte of held-out prose."""
 
     def run(self) -> None:
         """Print it."""
@@ -206,6 +212,8 @@ class Info:
             print(f"stream      {name}: {stream.medium} by {' + '.join(kinds)}{rank}")
         for key, value in loaded.about.items():
             print(f"{key:11} {value if isinstance(value, (str, int, float)) else json.dumps(value)}")
+        if self.prose:
+            print(f"prose       {loaded.bits_per_byte():.3f} bits per byte of held-out text")
 
 
 @dataclass
@@ -247,6 +255,11 @@ Command = (
     | Annotated[Eval, subcommand("eval")]
     | Annotated[Info, subcommand("info")]
     | Annotated[Recipes, subcommand("recipes")]
+    | Annotated[Data, subcommand("data")]
+    | Annotated[Import, subcommand("import")]
+    | Annotated[Merge, subcommand("merge")]
+    | Annotated[Push, subcommand("push")]
+    | Annotated[Doctor, subcommand("doctor")]
     | Annotated[Demo, subcommand("demo")]
 )
 
@@ -261,9 +274,15 @@ def main(arguments: list[str] | None = None) -> None:
     )
     try:
         command.run()
-    except (ValueError, FileNotFoundError, FileExistsError) as error:
+    except (ValueError, OSError) as error:
         print(f"mixmodal: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("stopped; the last checkpoint is kept, --resume goes on from it", file=sys.stderr)
-        sys.exit(130)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "memory" not in str(error):
+            raise  # a mistake of ours, to be reported with where it happened
+        why = (str(error).strip() or "no more is there").splitlines()[0]
+        print(f"mixmodal: the memory does not suffice ({why}): take fewer rows or a smaller model", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt as stop:
+        print(f"mixmodal: {str(stop) or 'stopped; what is saved is kept, --resume goes on from it'}", file=sys.stderr)
+        sys.exit(getattr(stop, "code", 130))

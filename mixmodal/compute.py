@@ -43,6 +43,7 @@ def cost_of(model: Model, rows: int, length: int, dtype: torch.dtype, average: b
     trunk = model.config.trunk
     named = dict(model.named_parameters())
     parameters = sum(p.numel() for p in named.values())
+    learning = sum(p.numel() for p in named.values() if p.requires_grad)
     matrices = sum(p.numel() for name, p in named.items() if p.ndim == 2 and name.startswith("trunk."))
     ends = sum(
         p.numel()
@@ -58,7 +59,8 @@ def cost_of(model: Model, rows: int, length: int, dtype: torch.dtype, average: b
     scores = rows * trunk.heads * length * length * trunk.depth * (size + 4)
     vocabulary = sum(getattr(s.codec, "vocabulary", 0) for s in model.streams.values())
     logits = positions // 2 * vocabulary * 8
-    return Cost(parameters, positions, flops, parameters * 4 * (4 + average) + activations + scores + logits)
+    held = 4 * (parameters * (1 + average) + learning * 3)  # what learns has a gradient and two moments besides
+    return Cost(parameters, positions, flops, held + activations + scores + logits)
 
 
 def measured_peak(dtype: torch.dtype, device: str = "cpu", size: int = 1024) -> float:

@@ -12,11 +12,28 @@ from typing import Any
 
 
 @dataclass(frozen=True)
+class RotaryScaling:
+    """How rotary frequencies are slowed, so that a text may be longer than those first learned.
+
+    "linear" divides each by `factor`; "llama3" only those that turn less than `low` times in `length` positions, leaves
+    those that turn more than `high` times, and goes over from one to the other between.
+    """
+
+    kind: str = "llama3"
+    factor: float = 8.0
+    low: float = 1.0
+    high: float = 4.0
+    length: float = 8192.0
+
+
+@dataclass(frozen=True)
 class TrunkConfig:
     """The transformer that every stream shares. The defaults of `mlp`, `norm_gain`, `qk_norm`, `qk_scale` are Qwen3's.
 
     `qk_scale` multiplies the attention logits: normed queries and keys bound them by the root of the head size, which
-    small heads without gains cannot sharpen otherwise.
+    small heads without gains cannot sharpen otherwise. `frozen` keeps the trunk as it is while the streams learn;
+    `adapter_rank` > 0 keeps it too, but for a product of two matrices of that rank (LoRA), times `adapter_scale`, that
+    is learned beside each of its own.
     """
 
     width: int = 192
@@ -31,7 +48,11 @@ class TrunkConfig:
     qk_norm: bool = True
     qk_scale: float = 1.0
     rope_theta: float = 10_000.0
+    rope_scaling: RotaryScaling | None = None
     long_skips: bool = False
+    frozen: bool = False
+    adapter_rank: int = 0
+    adapter_scale: float = 2.0
 
 
 @dataclass(frozen=True)
@@ -62,13 +83,16 @@ class ModelConfig:
 class OptimConfig:
     """How weights move.
 
-    Units:   `matrix_rate` is the rate of the trunk's matrices (Muon's, or AdamW's where `matrices` is "adamw"), `rate`
-             that of the rest; `warmup` in steps; `decay` is the last share of the run in which the rate falls
-             linearly to 0; `average` is the relative width of the power-law average of weights, 0 for none.
+    Units:   `matrix_rate` is the rate of the trunk's matrices (Muon's, or AdamW's where `matrices` is "adamw"),
+             `filter_rate` that of convolutions, 0 for the same, `rate` that of the rest; `warmup` in steps; `decay` is
+             the last share of the run in which the rate falls linearly to 0; `average` is the relative width of the
+             power-law average of weights, 0 for none. A step whose loss or gradient is not finite is skipped;
+             `bad_steps` of them in a row end the run.
     """
 
     matrices: str = "muon"
     matrix_rate: float = 0.006
+    filter_rate: float = 0.0
     rate: float = 0.003
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.0
@@ -78,6 +102,7 @@ class OptimConfig:
     decay: float = 0.6
     clip: float = 1.0
     average: float = 0.0
+    bad_steps: int = 8
 
 
 @dataclass(frozen=True)
@@ -88,7 +113,8 @@ class Recipe:
     the training between which it is drawn, option: value}; `valid` likewise, for
     validation. `vocabulary` is the size of the tokenizer that is trained on the sources, or `tokenizer` the path of a
     tokenizer.json. `minutes` > 0 sets `steps` by the speed measured at the start. `rows` x `length` positions a step.
-    `prompts` are drawn, and pictures of `valid` described, at every sample.
+    `prompts` are drawn, and pictures of `valid` described, at every sample. Every `every` steps there is a checkpoint:
+    the last `keep` stay, and the one that did best on `valid`.
     """
 
     name: str
@@ -108,6 +134,7 @@ class Recipe:
     path: str = "plain"
     compile: bool = True
     every: int = 500
+    keep: int = 2
     start: str = ""
     prompts: tuple[str, ...] = ()
     sample_size: tuple[int, int] = (32, 32)

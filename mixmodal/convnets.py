@@ -14,7 +14,7 @@ class Conv(nn.Module):
     Shapes:  [n, fan_in, H, W] -> [n, fan_out, H / stride, W / stride].
     """
 
-    is_hidden_matrix = True
+    group = "filters"
 
     def __init__(self, fan_in: int, fan_out: int, stride: int = 1, scale: float = 1.0) -> None:
         super().__init__()

@@ -137,7 +137,7 @@ class Model(nn.Module):
         Shapes:  -> [B, L, D].
         """
         trunk = self.config.trunk
-        cos, sin = rotary_tables(batch.coords_BL3, trunk.head_size, trunk.rope_theta)
+        cos, sin = rotary_tables(batch.coords_BL3, trunk.head_size, trunk.rope_theta, trunk.rope_scaling)
         seen = sight(batch.place, cos, sin, path) if cache is None else cache.open(slots, batch, cos, sin)
         return self.trunk(self.embed(batch, dtype).to(dtype), seen, None, cache)
 
@@ -158,9 +158,13 @@ class Model(nn.Module):
         return {name: stream.weight for name, stream in self.streams.items()}
 
     def groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
-        """Parameters by how they are to be optimized: "matrices" between hidden values, and the "rest"."""
-        owners = {f"{name}.weight" for name, m in self.named_modules() if getattr(m, "is_hidden_matrix", False)}
-        out: dict[str, list[tuple[str, nn.Parameter]]] = {"matrices": [], "rest": []}
+        """Parameters that learn, by how they are to be optimized.
+
+        "matrices" stand between hidden values, "filters" are convolutions as matrices; then there is the "rest".
+        """
+        group_of = {f"{name}.weight": m.group for name, m in self.named_modules() if hasattr(m, "group")}
+        out: dict[str, list[tuple[str, nn.Parameter]]] = {"matrices": [], "filters": [], "rest": []}
         for name, parameter in self.named_parameters():
-            out["matrices" if name in owners else "rest"].append((name, parameter))
+            if parameter.requires_grad:
+                out[group_of.get(name, "rest")].append((name, parameter))
         return out

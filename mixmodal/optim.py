@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -25,18 +27,23 @@ def make_optimizers(
         parameters = [parameter for _, parameter in named]
         if not parameters:
             continue
-        if name == "matrices" and config.matrices == "muon":
+        rate = {"matrices": config.matrix_rate, "filters": config.filter_rate or config.matrix_rate}.get(name)
+        if rate is not None and config.matrices == "muon":
             made[name] = torch.optim.Muon(
                 parameters,
-                lr=config.matrix_rate,
+                lr=rate,
                 weight_decay=config.weight_decay,
                 momentum=config.momentum,
                 ns_steps=config.newton_schulz,
             )
         else:
-            rate = config.matrix_rate if name == "matrices" else config.rate
             made[name] = torch.optim.AdamW(
-                parameters, lr=rate, betas=config.betas, eps=1e-10, weight_decay=config.weight_decay, fused=True
+                parameters,
+                lr=rate or config.rate,
+                betas=config.betas,
+                eps=1e-10,
+                weight_decay=config.weight_decay,
+                fused=True,
             )
     for optimizer in made.values():
         for group in optimizer.param_groups:
@@ -77,6 +84,16 @@ class PowerAverage:
         averaged = [self.weights[name] for name in named]
         torch._foreach_lerp_(averaged, [p.detach() for p in named.values()], 1 - keep)
 
+    @contextmanager
+    def lent(self, model: nn.Module) -> Iterator[None]:
+        """Within it the model has the averaged weights, and its own again behind it."""
+        kept = {name: p.detach().clone() for name, p in model.named_parameters()}
+        model.load_state_dict(self.weights, strict=False)
+        try:
+            yield
+        finally:
+            model.load_state_dict(kept, strict=False)
+
 
 def power_exponent(width: float) -> float:
     """The exponent whose power-law window has relative standard deviation `width`.
@@ -104,12 +121,25 @@ def state_of(optimizers: dict[str, torch.optim.Optimizer]) -> dict[str, Tensor]:
 
 
 def load_state(optimizers: dict[str, torch.optim.Optimizer], tensors: dict[str, Tensor]) -> None:
-    """Put back what `state_of` gave."""
+    """Put back what `state_of` gave.
+
+    Raises:  ValueError if it is of optimizers that share out the parameters otherwise.
+    """
+    owners = {flat.split("/")[0] for flat in tensors}
+    if tensors and owners != set(optimizers):
+        raise ValueError(
+            f"saved with optimizers for {sorted(owners)}, but here they are for {sorted(optimizers)}: go on with the"
+            " version that saved it, or train on in another folder with --set start=RUN"
+        )
     for name, optimizer in optimizers.items():
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
         state = optimizer.state_dict()
         state["state"] = {}
         for flat, value in tensors.items():
             owner, number, key = flat.split("/")
             if owner == name:
+                # A step count has no shape. Torch itself looks at no shape, and would go on with another's moments.
+                if int(number) >= len(parameters) or value.ndim and value.shape != parameters[int(number)].shape:
+                    raise ValueError(f"{flat} was saved for another parameter: go on with the version that saved it")
                 state["state"].setdefault(int(number), {})[key] = value.clone()
         optimizer.load_state_dict(state)

@@ -2,18 +2,45 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
+from mixmodal.config import RotaryScaling
 
-def rotary_tables(coords_BL3: Tensor, head_size: int, theta: float) -> tuple[Tensor, Tensor]:
+
+def frequencies(head_size: int, theta: float, scaling: RotaryScaling | None = None) -> Tensor:
+    """How far each pair of a head turns from one position to the next.
+
+    Shapes:  -> [E / 2].
+    Units:   radians.
+    Raises:  ValueError for an unknown kind of scaling.
+    Source:  Chen et al. 2023 (arXiv:2306.15595), linear; Grattafiori et al. 2024 (arXiv:2407.21783), llama3.
+    """
+    half = head_size // 2
+    frequency = theta ** -(torch.arange(half, dtype=torch.float32) / half)
+    if scaling is None:
+        return frequency
+    if scaling.kind == "linear":
+        return frequency / scaling.factor
+    if scaling.kind != "llama3":
+        raise ValueError(f"rope_scaling.kind is {scaling.kind!r}: take linear or llama3")
+    turns = scaling.length * frequency / (2 * math.pi)
+    kept = ((turns - scaling.low) / (scaling.high - scaling.low)).clamp(0, 1)
+    return frequency * (kept + (1 - kept) / scaling.factor)
+
+
+def rotary_tables(
+    coords_BL3: Tensor, head_size: int, theta: float, scaling: RotaryScaling | None = None
+) -> tuple[Tensor, Tensor]:
     """Cosine and sine of every angle; frequency i turns with axis i mod 3.
 
     Shapes:  [B, L, 3] -> twice [B, L, E], the second half of E repeating the first.
     Source:  Su et al. 2021 (arXiv:2104.09864); the halves are paired as in transformers' Qwen3.
     """
     half = head_size // 2
-    frequency = theta ** -(torch.arange(half, dtype=torch.float32, device=coords_BL3.device) / half)
+    frequency = frequencies(head_size, theta, scaling).to(coords_BL3.device)
     axis = torch.arange(half, device=coords_BL3.device) % 3
     angle_BLE = (coords_BL3.float()[..., axis] * frequency).repeat(1, 1, 2)
     return angle_BLE.cos(), angle_BLE.sin()

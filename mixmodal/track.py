@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image as Picture
 from PIL import ImageDraw, ImageFont
 from tqdm import tqdm
 
+from mixmodal.checkpoint import write_text
 from mixmodal.parts import Document
 
 INK, PAPER, GREY = (30, 30, 34), (255, 255, 255), (150, 150, 156)
@@ -18,22 +22,31 @@ COLOURS = ((38, 99, 196), (208, 74, 42), (46, 140, 82), (142, 78, 168), (196, 14
 
 
 class Track:
-    """Writes down how a run goes. Lines of metrics after `step` are dropped: a resumed run writes them again."""
+    """Writes down how a run goes. Lines of metrics after `step` are dropped: a resumed run writes them again.
+
+    `scores` are the losses of validation, weighed as in training, by step. Lines that a full disk does not take wait.
+    """
 
     def __init__(self, folder: Path, step: int, say: Callable[[str], None]) -> None:
         self.folder, self.say = folder, say
         self.file = folder / "metrics.jsonl"
+        self.scores: dict[int, float] = {}
+        self.watched: set[int] = set()  # the steps that have a line of validation
         kept = []
         if self.file.exists():
             for line in self.file.read_text(encoding="utf8").splitlines():
                 try:
-                    if json.loads(line)["step"] <= step:
-                        kept.append(line)
+                    entry = json.loads(line)
+                    if entry["step"] > step:
+                        continue
                 except (json.JSONDecodeError, KeyError):
                     continue  # the line that a kill cut in half
-        aside = self.file.with_suffix(".part")
-        aside.write_text("".join(line + "\n" for line in kept), encoding="utf8")
-        aside.replace(self.file)
+                kept.append(line + "\n")
+                if "valid" in entry:
+                    self._remember(entry)
+        write_text(self.file, "".join(kept))
+        self._size = self.file.stat().st_size
+        self._waiting = ""
         self.smooth: dict[str, float] = {}
         self.bar: tqdm | None = None
 
@@ -42,23 +55,34 @@ class Track:
         self.bar = tqdm(total=steps, initial=step, unit="step", dynamic_ncols=True, mininterval=1.0)
 
     def step(
-        self, step: int, losses: dict[str, float], *, positions: int, seconds: float, elapsed: float, share: float
+        self,
+        step: int,
+        losses: dict[str, float],
+        *,
+        positions: int,
+        seconds: float,
+        elapsed: float,
+        share: float,
+        skipped: dict[str, Any] | None = None,
     ) -> None:
-        """Note one step: the losses, the speed, and the share of the machine's matrix peak."""
+        """Note one step: the losses, the speed, the share of the machine's matrix peak, and why it was skipped."""
         now = {**losses, "tokens_per_s": positions / seconds, "share_of_peak": share}
         for name, value in now.items():
+            if not math.isfinite(value):
+                continue
             self.smooth[name] = value if name not in self.smooth else 0.95 * self.smooth[name] + 0.05 * value
         self._write(
             {
                 "step": step,
-                **{n: round(v, 5) for n, v in losses.items()},
+                **{n: round(v, 5) if math.isfinite(v) else None for n, v in losses.items()},  # JSON has no NaN
                 "seconds": round(elapsed, 3),
                 "tokens_per_s": round(positions / seconds),
                 "share_of_peak": round(share, 4),
+                **(skipped or {}),
             }
         )
         if self.bar is not None:
-            told = {name: f"{self.smooth[name]:.3f}" for name in losses}
+            told = {name: f"{self.smooth[name]:.3f}" for name in losses if name in self.smooth}
             self.bar.set_postfix(
                 {**told, "tok/s": f"{self.smooth['tokens_per_s']:.0f}", "peak": f"{self.smooth['share_of_peak']:.0%}"},
                 refresh=False,
@@ -67,7 +91,9 @@ class Track:
 
     def validation(self, step: int, found: dict) -> None:
         """Note losses on fixed documents and noise, and plot them by level of noise."""
-        self._write({"step": step, "valid": found["losses"], "levels": found["levels"]})
+        entry = {"step": step, "valid": found["losses"], "score": found["score"], "levels": found["levels"]}
+        self._write(entry)
+        self._remember(entry)
         told = "  ".join(f"{name} {value:.4f}" for name, value in found["losses"].items())
         tqdm.write(f"step {step:,}  validation  {told}")
         lines = {}
@@ -88,14 +114,46 @@ class Track:
         home.mkdir(exist_ok=True)
         sheet(pairs).save(home / f"step_{step:08d}.png")
 
+    def __enter__(self) -> Track:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()  # also before an error is told, which would else stand behind the bar
+
     def end(self) -> None:
         """Close the bar."""
         if self.bar is not None:
             self.bar.close()
 
+    def to_disk(self) -> None:
+        """Wait until all lines lie on the disk, so that no checkpoint is there before the lines of its steps."""
+        self._append(sync=True)
+
+    def _remember(self, entry: dict) -> None:
+        self.watched.add(entry["step"])
+        if math.isfinite(score := entry.get("score", math.nan)):
+            self.scores[entry["step"]] = score
+
     def _write(self, entry: dict) -> None:
-        with open(self.file, "a", encoding="utf8") as file:
-            file.write(json.dumps(entry) + "\n")
+        told = bool(self._waiting)
+        self._waiting += json.dumps(entry) + "\n"
+        self._append(told=told)
+
+    def _append(self, sync: bool = False, told: bool = False) -> None:
+        """Write what waits; where the disk does not take it, it waits on, and no half of it stays in the file."""
+        try:
+            with open(self.file, "a", encoding="utf8") as file:
+                file.write(self._waiting)
+                file.flush()
+                if sync:
+                    os.fsync(file.fileno())
+        except OSError as error:
+            os.truncate(self.file, self._size)
+            if not told:
+                self.say(f"{self.file} was not written ({error.strerror}): make room, its lines wait until then")
+            return
+        self._size += len(self._waiting.encode())
+        self._waiting = ""
 
 
 def font(size: int = 13) -> ImageFont.ImageFont:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,22 +15,44 @@ import torch
 from torch import Tensor
 
 from mixmodal import config as values
-from mixmodal.checkpoint import from_pretrained, load_run, save_pretrained, save_run, write_json
+from mixmodal.checkpoint import (
+    checkpoints,
+    from_pretrained,
+    home_step,
+    lacks,
+    load_run,
+    prune,
+    refuse_other_shapes,
+    save_pretrained,
+    save_run,
+    write_json,
+    write_text,
+)
 from mixmodal.compute import Cost, cost_of, duration, fast_dtype, measured_peak
 from mixmodal.config import Recipe
 from mixmodal.data import make_mixture
 from mixmodal.data.loading import Loader
-from mixmodal.generate import Request, generate
+from mixmodal.diagnosis import diagnose
+from mixmodal.foreign import adapted
+from mixmodal.guard import (
+    EXIT,
+    Finite,
+    NotFinite,
+    Stop,
+    Stopped,
+    broken_weights,
+    continued,
+    disk_trouble,
+    generators_state,
+    set_generators,
+)
 from mixmodal.model import Model, kind_of
 from mixmodal.optim import PowerAverage, load_state, make_optimizers, rate_share, set_rate, state_of
-from mixmodal.parts import Document
-from mixmodal.sampling import Settings
-from mixmodal.sequence import Batch, collate, fitting_row
+from mixmodal.sequence import Batch
 from mixmodal.track import Track
 from mixmodal.trunk import run_block
+from mixmodal.watch import sample, validate
 
-GRID = tuple((i + 0.5) / 10 for i in range(10))  # fixed noise levels of validation
-VALID_DOCUMENTS = 24
 TOKENIZER_DOCUMENTS = 3000
 
 
@@ -51,8 +75,9 @@ def prepare(recipe: Recipe, device: str | None = None) -> Run:
     mixture = make_mixture(recipe.sources, recipe.seed)
     if recipe.valid:
         make_mixture(recipe.valid, 1)  # what cannot be made is refused now, not at the first checkpoint
+    torch.manual_seed(recipe.seed)  # new adapters draw
     if recipe.start:
-        model, _ = from_pretrained(recipe.start)
+        model = adapted(from_pretrained(recipe.start)[0], recipe.model.trunk)
         recipe = replace(recipe, model=replace(model.config, streams=_merged(recipe.model, model.config)))
         started = Model(recipe.model)
         started.load_state_dict(model.state_dict())
@@ -105,13 +130,14 @@ def _merged(wanted: values.ModelConfig, found: values.ModelConfig) -> dict:
 def train(recipe: Recipe, out: Path, *, resume: bool = False, say: Callable[[str], None] = print) -> Path:
     """The folder of the finished run: `model/` (safetensors, config.json, tokenizer.json), metrics, pictures.
 
-    Raises:  FileExistsError if `out` holds a run and `resume` is false.
+    Raises:  FileExistsError if `out` holds a run and `resume` is false, ValueError if that run has another recipe;
+             Stopped, once a checkpoint is saved, if the run was asked to stop; NotFinite if it cannot go on.
     """
     if (out / "recipe.json").exists() and not resume:
         raise FileExistsError(f"{out} already holds a run: go on with --resume, or choose another --out")
-    resumed = load_run(out) if resume else None
+    resumed = load_run(out, say) if resume else None
     if resumed:
-        recipe = values.from_json(Recipe, resumed[1]["recipe"], "recipe")
+        recipe = continued(recipe, values.from_json(Recipe, resumed[1]["recipe"], "recipe"))
     run = prepare(replace(recipe, start="") if resumed else recipe)
     recipe = run.recipe
     out.mkdir(parents=True, exist_ok=True)
@@ -119,50 +145,80 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, say: Callable[[str
         say(line)
     optimizers = make_optimizers(run.model.groups(), recipe.optim)
     average = PowerAverage(run.model, recipe.optim.average) if recipe.optim.average > 0 else None
-    step, spent = 0, 0.0
+    step, spent, finite = 0, 0.0, Finite()
     if resumed:
         tensors, state = resumed
+        refuse_other_shapes(run.model, tensors["weights"], out)
         run.model.load_state_dict(tensors["weights"])
         load_state(optimizers, tensors["optimizer"])
         if average:
             average.weights = {n: t.to(run.device) for n, t in tensors["average"].items()}
+        set_generators(tensors.get("generators", {}))
         run.loader.load(state["loader"])
-        step, spent = state["step"], state["seconds"]
+        step, spent, finite = state["step"], state["seconds"], Finite(**state.get("finite", {}))
+        (out / "diagnosis.txt").unlink(missing_ok=True)  # if what it tells is still so, it will be told again
         say(f"resumed at step {step:,} after {duration(spent)}")
     track = Track(out, step, say)
     if recipe.compile and (why := compile_trunk(run.model)):
         say(f"not compiled: {why}")
     began = time.perf_counter() - spent
-    if recipe.minutes > 0 and not resumed:
-        recipe, began = _timed(run, optimizers, average, began, say)
-    write_json(out / "recipe.json", values.to_json(recipe))
-    track.begin(step, recipe.steps)
-    while step < recipe.steps:
-        set_rate(optimizers, rate_share(step, recipe.steps, recipe.optim))
-        tick = time.perf_counter()
-        losses = train_step(run, run.loader.next(step / recipe.steps).to(run.device), optimizers)
-        step += 1
-        if average:
-            average.update(run.model, step)
-        now = time.perf_counter()
-        share = run.cost.flops / (now - tick) / run.peak
-        track.step(step, losses, positions=run.cost.positions, seconds=now - tick, elapsed=now - began, share=share)
-        if step % recipe.every == 0 or step == recipe.steps:
-            _checkpoint(run, recipe, out, step, optimizers, average, track, time.perf_counter() - began)
-    track.end()
+    with Stop() as stop, track:
+        if recipe.minutes > 0 and not resumed:
+            recipe, began = _timed(run, optimizers, average, began, say)
+        write_json(out / "recipe.json", values.to_json(recipe))
+        if resumed and _due(recipe, step) and step not in track.watched:  # it was stopped before it got to that
+            _watch(run, recipe, step, average, track)
+        track.begin(step, recipe.steps)
+        while step < recipe.steps:
+            set_rate(optimizers, rate_share(step, recipe.steps, recipe.optim))
+            tick = time.perf_counter()
+            batch = run.loader.next(step / recipe.steps).to(run.device)
+            losses, taken = train_step(run, batch, optimizers)
+            step += 1
+            if average and taken:
+                average.update(run.model, step)
+            now = time.perf_counter()
+            track.step(
+                step,
+                losses,
+                positions=run.cost.positions,
+                seconds=now - tick,
+                elapsed=now - began,
+                share=run.cost.flops / (now - tick) / run.peak,
+                skipped=(skipped := finite.count(losses, taken)),
+            )
+            if skipped and finite.row >= recipe.optim.bad_steps:
+                track.end()
+                _give_up(run, batch, out, step, finite, say)
+            if stop.asked or _due(recipe, step):
+                last = bool(stop.asked) or step == recipe.steps
+                _checkpoint(run, recipe, out, step, optimizers, average, track, now - began, finite, last)
+            if stop.asked:
+                raise Stopped(
+                    f"stopped by {stop.asked} after step {step:,} of {recipe.steps:,}, which is saved; go on with:"
+                    f" mixmodal train {out} --resume",
+                    EXIT[stop.asked],
+                )
+            if _due(recipe, step):
+                _watch(run, recipe, step, average, track)
     return out
+
+
+def _due(recipe: Recipe, step: int) -> bool:
+    return step > 0 and (step % recipe.every == 0 or step == recipe.steps)
 
 
 def _timed(run: Run, optimizers: dict, average: PowerAverage | None, began: float, say) -> tuple[Recipe, float]:
     """The recipe with as many steps as its minutes allow, by the speed of a few steps that are then undone."""
     weights = {name: p.detach().clone() for name, p in run.model.named_parameters()}
-    state = run.loader.state()
+    state, generators = run.loader.state(), generators_state()
     ticks = []
     for _ in range(8):
         tick = time.perf_counter()
         train_step(run, run.loader.next(0.0).to(run.device), optimizers)
         ticks.append(time.perf_counter() - tick)
     run.loader.load(state)
+    set_generators(generators)
     with torch.no_grad():
         for name, parameter in run.model.named_parameters():
             parameter.copy_(weights[name])
@@ -184,18 +240,33 @@ def compile_trunk(model: Model) -> str | None:
     return None
 
 
-def train_step(run: Run, batch: Batch, optimizers: dict[str, torch.optim.Optimizer]) -> dict[str, float]:
-    """One step of every optimizer; the mean of each loss before it."""
+def train_step(run: Run, batch: Batch, optimizers: dict[str, torch.optim.Optimizer]) -> tuple[dict[str, float], bool]:
+    """The mean of each loss before a step of every optimizer; and whether there was one: not where it is not finite."""
     losses = run.model.losses(batch, run.recipe.path, run.dtype)
     weights = run.model.weights()
     means = {name: total / count.clamp(min=1e-8) for name, (total, count) in losses.items()}
-    sum(mean * weights[name.split(".")[0]] for name, mean in means.items()).backward()
-    if run.recipe.optim.clip > 0:
-        torch.nn.utils.clip_grad_norm_(run.model.parameters(), run.recipe.optim.clip)
+    whole = sum(mean * weights[name.split(".")[0]] for name, mean in means.items())
+    whole.backward()
+    norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), run.recipe.optim.clip or float("inf"))
+    # One number says it for all: a loss or a gradient that is not finite leaves no finite sum.
+    taken = math.isfinite(float(whole.detach() + norm))
     for optimizer in optimizers.values():
-        optimizer.step()
+        if taken:
+            optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    return {name: float(mean.detach()) for name, mean in means.items()}
+    return {name: float(mean.detach()) for name, mean in means.items()}, taken
+
+
+def _give_up(run: Run, batch: Batch, out: Path, step: int, finite: Finite, say: Callable[[str], None]) -> None:
+    """End a run whose steps are not finite any more, and say why."""
+    lines = diagnose(run.model, batch, run.loader, run.recipe.path, run.dtype)
+    write_text(out / "diagnosis.txt", "\n".join([f"step {step:,}", *lines, ""]))
+    for line in lines:
+        say(line)
+    raise NotFinite(
+        f"{finite.row} steps in a row, up to step {step:,}, had a loss or a gradient that is not finite: {lines[0]};"
+        f" what was found and what to try stands in {out / 'diagnosis.txt'}"
+    )
 
 
 def _checkpoint(
@@ -207,8 +278,20 @@ def _checkpoint(
     average: PowerAverage | None,
     track: Track,
     seconds: float,
+    finite: Finite,
+    last: bool,
 ) -> None:
-    tensors: dict[str, dict[str, Tensor]] = {"weights": run.model.state_dict(), "optimizer": state_of(optimizers)}
+    """Save the run; where the disk does not take it, say so and go on, unless nothing comes after this."""
+    if broken := broken_weights(run.model):
+        raise NotFinite(
+            f"at step {step:,} {len(broken)} parameters are not finite, {broken[0]} for one, so they are not saved; the"
+            " last checkpoint is kept: train on from it in another folder, with --set start=RUN and lower rates"
+        )
+    tensors: dict[str, dict[str, Tensor]] = {
+        "weights": run.model.state_dict(),
+        "optimizer": state_of(optimizers),
+        "generators": generators_state(),
+    }
     if average:
         tensors["average"] = average.weights
     about = {
@@ -224,76 +307,38 @@ def _checkpoint(
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
     }
-    # The model first: a run that is killed here goes on from the checkpoint before, and writes it again.
-    save_pretrained(run.model, out / "model", about=about, weights=average.weights if average else None)
-    save_run(out, step, tensors, {"recipe": values.to_json(recipe), "loader": run.loader.state(), "seconds": seconds})
-    if recipe.valid:
-        kept = {name: p.detach().clone() for name, p in run.model.named_parameters()} if average else {}
-        if average:
-            run.model.load_state_dict(average.weights, strict=False)
-        track.validation(step, validate(run, recipe))
-        track.samples(step, sample(run, recipe))
-        if average:
-            run.model.load_state_dict(kept, strict=False)
+    state = {
+        "recipe": values.to_json(recipe),
+        "loader": run.loader.state(),
+        "seconds": seconds,
+        "finite": finite.state(),
+    }
+    track.to_disk()
+    try:
+        # The model first: a run that is killed here goes on from the checkpoint before, and writes it again.
+        save_pretrained(run.model, out / "model", about=about, weights=average.weights if average else None)
+        save_run(out, step, tensors, state, keep=recipe.keep, scores=track.scores)
+    except OSError as error:
+        good = [home_step(home) for home in checkpoints(out) if not lacks(home)]
+        told = f"the checkpoint of step {step:,} was not written ({disk_trouble(error)}); "
+        told += f"the last good one is of step {good[-1]:,}" if good else "there is none yet"
+        if last:
+            raise OSError(f"{told}; then go on with: mixmodal train {out} --resume") from error
+        track.say(f"{told}; the run goes on and tries again at its next checkpoint")
 
 
-@torch.no_grad()
-def validate(run: Run, recipe: Recipe) -> dict[str, dict[str, float] | dict[str, list[float]]]:
-    """Losses on fixed documents at fixed noise levels, comparable between time laws; and by level of noise."""
-    mixture = make_mixture(recipe.valid, 1)
-    documents = mixture.preview(VALID_DOCUMENTS)
-    totals: dict[str, list[float]] = {}
-    levels: dict[str, list[Tensor]] = {}
-    sequences = []
-    for number, document in enumerate(documents):
-        for level, t in enumerate(GRID):
-            rng = np.random.default_rng([recipe.seed, number, level])
-            sequence = run.model.lay_out(document, rng, 1.0, (t,))
-            if len(sequence) <= recipe.length:
-                sequences.append(sequence)
-    run.model.eval()
-    trunk, compiled = run.model.trunk, run.model.trunk.run_block
-    trunk.run_block = run_block  # without gradients a compiled one would be compiled anew
-    while sequences:
-        plan, room, chosen = [[] for _ in range(recipe.rows)], [recipe.length] * recipe.rows, []
-        while sequences and (row := fitting_row(room, len(sequences[-1]))) is not None:
-            plan[row].append(len(chosen))
-            room[row] -= len(sequences[-1])
-            chosen.append(sequences.pop())
-        batch = collate(chosen, plan, recipe.length, run.model.blank()).to(run.device)
-        hidden = run.model(batch, recipe.path, run.dtype).flatten(0, 1)
-        for name, slots in batch.slots.items():
-            stream = run.model.streams[name]
-            at = hidden[slots.predict_at]
-            for loss, pair in stream.objective.losses(stream.codec, stream.head, at, slots.predict).items():
-                total = totals.setdefault(f"{name}.{loss}", [0.0, 0.0])
-                total[0] += float(pair[0])
-                total[1] += float(pair[1])
-            if hasattr(stream.objective, "levels"):
-                found = torch.stack(stream.objective.levels(stream.codec, at, slots.predict))
-                levels[name] = [found + levels[name][0]] if name in levels else [found]
-    run.model.train()
-    trunk.run_block = compiled
-    means = {name: total / max(count, 1e-8) for name, (total, count) in totals.items()}
-    return {"losses": means, "levels": {n: (f[0][0] / f[0][1].clamp(min=1)).tolist() for n, f in levels.items()}}
-
-
-def sample(run: Run, recipe: Recipe) -> list[tuple[Document, Document]]:
-    """Some validation documents, each with what the model makes of its last part."""
-    mixture = make_mixture(recipe.valid, 2)
-    documents = mixture.preview(16)
-    requests = [
-        Request(
-            replace(d.emptied(), key=number),
-            Settings(steps=recipe.steps_sampled, guidance=recipe.guidance, max_tokens=60),
-            seed=0,
-        )
-        for number, d in enumerate(documents)
-    ]
-    run.model.eval()
-    made = generate(run.model, requests, dtype=run.dtype)
-    run.model.train()
-    return list(zip(documents, made, strict=True))
+def _watch(run: Run, recipe: Recipe, step: int, average: PowerAverage | None, track: Track) -> None:
+    """Sample and validate. The line of validation comes last: a resumed run that lacks it does all of this again."""
+    if not recipe.valid:
+        return
+    with average.lent(run.model) if average else nullcontext():
+        pairs, found = sample(run, recipe), validate(run, recipe)
+    try:
+        track.samples(step, pairs)
+        track.validation(step, found)
+    except OSError as error:
+        track.say(f"the samples of step {step:,} were not written ({disk_trouble(error)}); the run goes on")
+    prune(track.folder, recipe.keep, track.scores)
 
 
 def read_metrics(folder: Path) -> list[dict]:

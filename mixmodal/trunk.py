@@ -15,18 +15,36 @@ from mixmodal.rotary import rotate
 class Linear(nn.Module):
     """A matrix kept in fp32 and multiplied in the dtype of its input: bf16 work on fp32 masters, without autocast.
 
+    With `config.adapter_rank`, a product of two narrow matrices is added to it: nothing at first, since one is zero.
     Shapes:  [..., fan_in] -> [..., fan_out].
+    Source:  Hu et al. 2021 (arXiv:2106.09685), LoRA.
     """
 
-    is_hidden_matrix = True
+    group = "matrices"
 
-    def __init__(self, fan_in: int, fan_out: int, scale: float = 1.0) -> None:
+    def __init__(self, config: TrunkConfig, fan_in: int, fan_out: int, scale: float = 1.0) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(fan_out, fan_in) * (scale * fan_in**-0.5))
+        self.narrow = self.widen = None
+        if config.adapter_rank:
+            self.share = config.adapter_scale
+            self.narrow = nn.Parameter(torch.randn(config.adapter_rank, fan_in) * fan_in**-0.5)
+            self.widen = nn.Parameter(torch.zeros(fan_out, config.adapter_rank))
 
     def forward(self, x: Tensor) -> Tensor:
         """The product."""
-        return F.linear(x, self.weight.to(x.dtype))
+        out = F.linear(x, self.weight.to(x.dtype))
+        if self.narrow is None:
+            return out
+        return out + self.share * F.linear(F.linear(x, self.narrow.to(x.dtype)), self.widen.to(x.dtype))
+
+    def merged(self) -> Tensor:
+        """The one matrix that does what this one and its adapter do.
+
+        Shapes:  -> [fan_out, fan_in].
+        """
+        weight = self.weight.detach()
+        return weight if self.narrow is None else weight + self.share * (self.widen.detach() @ self.narrow.detach())
 
 
 class RMSNorm(nn.Module):
@@ -54,10 +72,10 @@ class Attention(nn.Module):
         super().__init__()
         self.heads, self.kv_heads, self.head_size = config.heads, config.kv_heads, config.head_size
         self.scale = config.qk_scale
-        self.q = Linear(config.width, config.heads * config.head_size)
-        self.k = Linear(config.width, config.kv_heads * config.head_size)
-        self.v = Linear(config.width, config.kv_heads * config.head_size)
-        self.o = Linear(config.heads * config.head_size, config.width, scale=0.0)
+        self.q = Linear(config, config.width, config.heads * config.head_size)
+        self.k = Linear(config, config.width, config.kv_heads * config.head_size)
+        self.v = Linear(config, config.width, config.kv_heads * config.head_size)
+        self.o = Linear(config, config.heads * config.head_size, config.width, scale=0.0)
         if config.qk_norm:
             self.q_norm = RMSNorm(config.head_size, config.norm_eps, config.norm_gain)
             self.k_norm = RMSNorm(config.head_size, config.norm_eps, config.norm_gain)
@@ -89,9 +107,9 @@ class MLP(nn.Module):
         super().__init__()
         if config.mlp not in ("swiglu", "relu2"):
             raise ValueError(f"mlp is {config.mlp!r}: take swiglu or relu2")
-        self.gate = Linear(config.width, config.mlp_width) if config.mlp == "swiglu" else None
-        self.up = Linear(config.width, config.mlp_width)
-        self.down = Linear(config.mlp_width, config.width, scale=0.0)
+        self.gate = Linear(config, config.width, config.mlp_width) if config.mlp == "swiglu" else None
+        self.up = Linear(config, config.width, config.mlp_width)
+        self.down = Linear(config, config.mlp_width, config.width, scale=0.0)
 
     def forward(self, x_BLD: Tensor) -> Tensor:
         """The update of each position from itself."""
@@ -143,7 +161,10 @@ class Trunk(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = RMSNorm(config.width, config.norm_eps, config.norm_gain)
         skips = config.depth // 2 if config.long_skips else 0
-        self.skips = nn.ModuleList(Linear(config.width, config.width, scale=0.0) for _ in range(skips))
+        self.skips = nn.ModuleList(Linear(config, config.width, config.width, scale=0.0) for _ in range(skips))
+        if config.frozen or config.adapter_rank:
+            for name, parameter in self.named_parameters():
+                parameter.requires_grad_(name.endswith((".narrow", ".widen")))
 
     def forward(
         self, x_BLD: Tensor, seen: Sight, modulation_BLD: Tensor | None = None, cache: Cache | None = None

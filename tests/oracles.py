@@ -77,7 +77,8 @@ def velocity_by_hand(model: Model, parts: list[Part], x: torch.Tensor, size: tup
         hidden = hidden_of_noise(model, context(model, kept), x, size, t)
         predicted = hidden @ stream.codec.out.T
         if stream.codec.config.ends:
-            predicted = stream.codec.read(hidden, {"values": x, "size": torch.tensor([size[1:]] * len(x))})
+            fields = {"values": x, "size": torch.tensor([size[1:]] * len(x)), "time": torch.full((len(x),), t)}
+            predicted = stream.codec.read(hidden, fields)
         match stream.objective.config.prediction:
             case "x":
                 found.append((predicted - x) / max(1 - t, stream.objective.config.clamp))

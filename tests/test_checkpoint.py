@@ -124,6 +124,9 @@ def test_tensors_that_are_not_those_of_the_configuration_are_refused(tmp_path):
     save_file(lost, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="missing .'trunk.norm.gain'"):
         from_pretrained(tmp_path)
+    save_file(tensors | {"trunk.norm.gain": torch.ones(7)}, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"trunk.norm.gain has the shape \[7\], and in this version's model \[64\]"):
+        from_pretrained(tmp_path)
     save_file(tensors | {"trunk.more": torch.zeros(1)}, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="unknown .'trunk.more'"):
         from_pretrained(tmp_path)
@@ -174,8 +177,17 @@ def test_a_checkpoint_of_another_format_is_refused_clearly(tmp_path):
     saved(tmp_path, 5)
     state = tmp_path / "checkpoints/step_00000005/state.json"
     state.write_text(json.dumps(json.loads(state.read_text("utf8")) | {"format": 0}), "utf8")
-    with pytest.raises(ValueError, match="has format 0, this version resumes 1: go on with"):
+    with pytest.raises(
+        ValueError, match="has format 0, this version resumes 1 to 2: go on with the version that wrote"
+    ):
         load_run(tmp_path)
+    state.write_text(json.dumps(json.loads(state.read_text("utf8")) | {"format": 3}), "utf8")
+    with pytest.raises(
+        ValueError, match="has format 3, this version resumes 1 to 2: it was written by a later version"
+    ):
+        load_run(tmp_path)
+    state.write_text(json.dumps({"format": 1, "step": 5}), "utf8")  # the first format did not say how long files are
+    assert load_run(tmp_path)[1]["step"] == 5
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):

@@ -122,3 +122,22 @@ def test_the_rate_rises_stays_and_falls_to_nothing():
     assert shares[10:51] == [1.0] * 41
     assert shares[50:] == pytest.approx([(100 - i) / 50 for i in range(50, 101)]) and shares[100] == 0
     assert min(shares) >= 0 and rate_share(0, 100, replace(config, warmup=0)) == 1
+
+
+def test_a_state_of_other_optimizers_or_other_parameters_is_refused():
+    def made(width: int, *names: str) -> dict[str, torch.optim.Optimizer]:
+        module = torch.nn.Linear(width, 3)
+        out = make_optimizers({name: [("weight", module.weight)] for name in names}, OptimConfig(matrices="adamw"))
+        module.weight.grad = torch.ones_like(module.weight)
+        for optimizer in out.values():
+            optimizer.step()
+        return out
+
+    saved = state_of(made(4, "rest"))
+    load_state(made(4, "rest"), saved)
+    with pytest.raises(
+        ValueError, match="saved with optimizers for .'rest'., but here they are for .'matrices', 'rest'."
+    ):
+        load_state(made(4, "rest", "matrices"), saved)
+    with pytest.raises(ValueError, match="rest/0/exp_avg was saved for another parameter"):
+        load_state(made(5, "rest"), saved)

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image as Picture
 
 from mixmodal import train as training
+from mixmodal import watch
 from mixmodal.config import OptimConfig, Recipe, TrunkConfig
 from mixmodal.designs import lossless
 
@@ -43,7 +44,8 @@ def tied(recipe: Recipe) -> Recipe:
 def hasten(patch: pytest.MonkeyPatch) -> None:
     """Fewer documents for the tokenizer and for validation, and no measurement of the machine."""
     patch.setattr(training, "TOKENIZER_DOCUMENTS", 40)
-    patch.setattr(training, "VALID_DOCUMENTS", 3)
+    patch.setattr(watch, "VALID_DOCUMENTS", 3)
+    patch.setattr(watch, "SAMPLED", 4)
     patch.setattr(training, "measured_peak", lambda *_: 1e11)
 
 

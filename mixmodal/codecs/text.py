@@ -21,10 +21,15 @@ LARGEST_SIZE = 128  # cells along one side of a part that is announced
 
 @dataclass(frozen=True)
 class Config:
-    """Options of the text codec: the content of a tokenizer.json, and the size of its vocabulary with additions."""
+    """Options of the text codec: the content of a tokenizer.json, and the size of its vocabulary with additions.
+
+    Units:   `learned` > 0 adds a learned place to the first so many tokens of a part, beside the rotary one: rotary
+             places are relative, and which letter of a word stands where in a picture is not.
+    """
 
     tokenizer: str = ""
     vocabulary: int = 0
+    learned: int = 0
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> str:
@@ -53,9 +58,11 @@ def prepare(config: Config, documents: Iterable[Document], media: Iterable[str],
         return config
     if recipe.tokenizer:
         with open(recipe.tokenizer, encoding="utf8") as file:
-            return with_specials(file.read(), media)
-    texts = (part.text for document in documents for part in document.parts if part.medium == Text.medium)
-    return with_specials(train_tokenizer(texts, recipe.vocabulary), media)
+            tokenizer = file.read()
+    else:
+        texts = (part.text for document in documents for part in document.parts if part.medium == Text.medium)
+        tokenizer = train_tokenizer(texts, recipe.vocabulary)
+    return replace(with_specials(tokenizer, media), learned=config.learned)
 
 
 class Codec(nn.Module):
@@ -73,6 +80,7 @@ class Codec(nn.Module):
         self.vocabulary = config.vocabulary or self.tokenizer.get_vocab_size()
         self.table = nn.Embedding(self.vocabulary, width)
         nn.init.normal_(self.table.weight)  # as large as what the blocks add, or words drown in it
+        self.place = nn.Parameter(torch.randn(config.learned, width) * 0.8) if config.learned else None
         self.begin, self.end = self._id(BEGIN), self._id(END)
         self._sizes = {n: self._id(f"<|{n}|>") for n in range(1, LARGEST_SIZE + 1)}
         self._of_size = {token: n for n, token in self._sizes.items()}
@@ -87,10 +95,10 @@ class Codec(nn.Module):
         """Token numbers of the part's text, one a position, standing on the diagonal."""
         return self.grid(self.tokenizer.encode(part.text, add_special_tokens=False).ids)
 
-    def grid(self, tokens: list[int]) -> Grid:
-        """The grid of given token numbers."""
-        steps = np.arange(len(tokens), dtype=np.float32)
-        return Grid(np.asarray(tokens, np.int64), np.stack((steps,) * 3, axis=1), (len(tokens), 1, 1))
+    def grid(self, tokens: list[int], first: int = 0) -> Grid:
+        """The grid of given token numbers, of which the first is number `first` of its part."""
+        steps = np.arange(first, first + len(tokens), dtype=np.float32)
+        return Grid(np.asarray(tokens, np.int64), steps[:, None].repeat(3, axis=1), (len(tokens), 1, 1))
 
     def decode(self, values: np.ndarray, grid: Grid | None, part: Any) -> Any:
         """The part with the text that the tokens spell."""
@@ -134,18 +142,26 @@ class Codec(nn.Module):
 
     def blank(self) -> dict[str, Tensor]:
         """One slot that embeds nothing of meaning."""
-        return {"values": torch.zeros(1, dtype=torch.long)}
+        blank = {"values": torch.zeros(1, dtype=torch.long)}
+        return blank if self.place is None else blank | {"cells": torch.zeros(1, dtype=torch.long)}
 
     def fields(self, grid: Grid) -> dict[str, np.ndarray]:
         """What a position embeds."""
-        return {"values": grid.values}
+        if self.place is None:
+            return {"values": grid.values}
+        return {"values": grid.values, "cells": grid.cells[:, 0].astype(np.int64)}
 
     def embed(self, fields: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
-        """Rows of the table.
+        """Rows of the table, with their learned place if there is one.
 
         Shapes:  [N] -> [N, D].
         """
-        return self.table(fields["values"])
+        x_ND = self.table(fields["values"])
+        if self.place is None:
+            return x_ND
+        cells_N = fields["cells"]
+        there_N1 = (cells_N < len(self.place))[:, None]
+        return x_ND + self.place[cells_N.clamp(max=len(self.place) - 1)] * there_N1
 
     def read(self, hidden_ND: Tensor, fields: dict[str, Tensor]) -> Tensor:
         """The hidden state itself: a head reads tokens."""

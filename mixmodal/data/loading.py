@@ -30,13 +30,15 @@ def shares_at(sources: dict[str, dict[str, Any]], progress: float) -> list[float
 class Loader:
     """Batches without end. What a document draws depends on the seed and on the document alone.
 
-    `skipped` counts the documents that no row could hold; `fill` is the share of the last batch that is no padding.
+    `skipped` counts the documents that no row could hold; `fill` is the share of the last batch that is no padding;
+    `held` is what the last batch was made of.
     """
 
     def __init__(self, mixture: Mixture, model: Model, recipe: Recipe) -> None:
         self.mixture, self.model, self.recipe = mixture, model, recipe
         self.skipped: dict[str, int] = {}
         self.fill = 0.0
+        self.held: list[tuple[Draw, Sequence]] = []
         self._blank = model.blank()
         self._waiting: list[tuple[Draw, float]] = []  # with the progress at which they were drawn
         self._laid: dict[int, Sequence] = {}  # theirs, so that nothing is laid out twice
@@ -50,6 +52,7 @@ class Loader:
             self.mixture.weigh(shares)
         room, plan = [recipe.length] * recipe.rows, [[] for _ in range(recipe.rows)]
         sequences: list[Sequence] = []
+        self.held = []
         asked, self._waiting = self._waiting, []
         while len(self._waiting) < WAITING:
             draw, drawn = asked.pop(0) if asked else (self.mixture.draw(), progress)
@@ -65,6 +68,7 @@ class Loader:
             plan[row].append(len(sequences))
             room[row] -= len(sequence)
             sequences.append(sequence)
+            self.held.append((draw, sequence))
         self._waiting += asked
         self.fill = 1 - sum(room) / (recipe.rows * recipe.length)
         return collate(sequences, plan, recipe.length, self._blank)
@@ -87,10 +91,24 @@ class Loader:
 
     def state(self) -> dict:
         """Where the data stands, for JSON."""
-        return {"mixture": self.mixture.state(), "waiting": [[*draw, drawn] for draw, drawn in self._waiting]}
+        return {
+            "mixture": self.mixture.state(),
+            "waiting": [[*draw, drawn] for draw, drawn in self._waiting],
+            "skipped": dict(self.skipped),
+            "ranks": self.mixture.ranks,
+        }
 
     def load(self, state: dict) -> None:
-        """Go on from `state`."""
+        """Go on from `state`.
+
+        Raises:  ValueError if it was saved on another number of ranks: each has documents of its own that wait.
+        """
+        if (ranks := state.get("ranks", 1)) != self.mixture.ranks:
+            raise ValueError(
+                f"saved on {ranks} ranks, but here there are {self.mixture.ranks}: go on with {ranks}, or train on in"
+                " another folder with --set start=RUN"
+            )
         self.mixture.load(state["mixture"])
+        self.skipped = dict(state.get("skipped", {}))
         self._waiting = [(Draw(*draw), drawn) for *draw, drawn in state["waiting"]]
         self._laid = {}

@@ -75,7 +75,7 @@ class Objective(nn.Module):
             if sized:
                 run = self.show("", codec, Grid(value, grid.cells[number : number + 1], grid.size), 0)
             else:
-                run = self.show("", codec, codec.grid(value), number)
+                run = self.show("", codec, codec.grid(value, number), 0)
             hidden = (yield Block(run, keep=True, branches=1))[0][-1:]
         return np.concatenate(values) if values else grid.values
 

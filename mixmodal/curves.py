@@ -1,0 +1,126 @@
+"""Reference curves: the first losses of a recipe, with which anybody can see whether theirs are right."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mixmodal import __version__
+from mixmodal.checkpoint import write_json
+from mixmodal.config import Recipe
+from mixmodal.guard import settings
+from mixmodal.optim import make_optimizers, rate_share, set_rate
+from mixmodal.train import prepare, train_step
+
+FOLDER = Path(__file__).parent / "recipes" / "curves"
+STEPS = 50
+LATE = 10  # so many of the last steps in common are compared: the first ones say little
+OTHER_SEED = 0.1  # how far another seed may lead in that time
+OF_LENGTH = ("steps", "minutes", "valid")  # what says how long and how a run is watched, not how it begins
+
+
+def begins(recipe: Recipe) -> dict[str, Any]:
+    """What decides the first steps of a recipe, by dotted keys."""
+    return {key: value for key, value in settings(recipe).items() if key.split(".")[0] not in OF_LENGTH}
+
+
+def unlike(curve: dict[str, Any], recipe: Recipe) -> list[str]:
+    """The settings, but for the seed, in which a recipe begins otherwise than when the curve was recorded.
+
+    An option that came since then changes nothing where it is not used, so it does not count, nor does what a codec
+    took from the data.
+    """
+    here = begins(recipe)
+    return [key for key, value in curve["settings"].items() if key != "seed" and here.get(key) != value]
+
+
+def first_losses(recipe: Recipe, steps: int = STEPS) -> list[dict[str, float]]:
+    """The losses of the first steps, nothing compiled; as many steps in all as the recipe says, whatever the clock."""
+    run = prepare(replace(recipe, minutes=0.0, valid={}))
+    optimizers, out = make_optimizers(run.model.groups(), recipe.optim), []
+    for step in range(steps):
+        set_rate(optimizers, rate_share(step, recipe.steps, recipe.optim))
+        losses, _ = train_step(run, run.loader.next(step / recipe.steps).to(run.device), optimizers)
+        out.append(losses)
+    return out
+
+
+def this_machine(recipe: Recipe) -> dict[str, Any]:
+    """What numbers depend on to the last bit."""
+    return {
+        "processor": processor(),
+        "features": _features(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "precision": recipe.precision,
+    }
+
+
+def processor() -> str:
+    """The name of the processor, as it calls itself."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _features() -> str:
+    """The fingerprint of what the processor can do: machines that differ in it round otherwise, whatever their name."""
+    told = {"capability": torch.backends.cpu.get_cpu_capability(), "machine": platform.machine()}
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf8").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() in ("flags", "Features", "cpu family", "model", "stepping", "cache size"):
+                told.setdefault(key.strip(), value.strip())
+    except OSError:
+        pass
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def record(recipe: Recipe, folder: Path = FOLDER, steps: int = STEPS) -> Path:
+    """The file of the curve of a recipe, which it trains for a few steps to write it."""
+    losses = first_losses(recipe, steps)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{recipe.name}.json"
+    write_json(
+        path,
+        {
+            "recipe": recipe.name,
+            "seed": recipe.seed,
+            "settings": begins(recipe),
+            "mixmodal": __version__,
+            "machine": this_machine(recipe),
+            "losses": {name: [step[name] for step in losses] for name in losses[0]},
+        },
+    )
+    return path
+
+
+def curve_of(name: str, folder: Path = FOLDER) -> dict[str, Any] | None:
+    """The curve of the recipe called `name`, None if none was recorded."""
+    path = folder / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf8")) if path.exists() else None
+
+
+def distances(curve: dict[str, Any], losses: dict[str, list[float | None]]) -> dict[str, float]:
+    """How far losses lie from those of a curve, as a share: the means of the last steps that both have.
+
+    Units:   0.01 is one per cent above.
+    """
+    out = {}
+    for name, wanted in curve["losses"].items():
+        pairs = [(w, g) for w, g in zip(wanted, losses.get(name, []), strict=False) if g is not None][-LATE:]
+        if pairs:
+            mean_wanted, mean_got = np.mean(np.array(pairs), 0)
+            out[name] = float(mean_got / mean_wanted - 1)
+    return out

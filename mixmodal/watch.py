@@ -1,0 +1,93 @@
+"""How a run does on documents that it is not trained on: losses by level of noise, and what it makes of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mixmodal.config import Recipe
+from mixmodal.data import make_mixture
+from mixmodal.generate import Request, generate
+from mixmodal.parts import Document
+from mixmodal.sampling import Settings
+from mixmodal.sequence import collate, fitting_row
+from mixmodal.trunk import run_block
+
+if TYPE_CHECKING:
+    from mixmodal.train import Run
+
+GRID = tuple((i + 0.5) / 10 for i in range(10))  # fixed noise levels of validation
+VALID_DOCUMENTS = 24
+SAMPLED = 16
+
+
+@torch.no_grad()
+def validate(run: Run, recipe: Recipe) -> dict[str, float | dict[str, float] | dict[str, list[float]]]:
+    """Losses on fixed documents at fixed noise levels, comparable between time laws; by level of noise; their score.
+
+    The score is their sum, weighed as in training.
+    """
+    mixture = make_mixture(recipe.valid, 1)
+    documents = mixture.preview(VALID_DOCUMENTS)
+    totals: dict[str, list[float]] = {}
+    levels: dict[str, list[Tensor]] = {}
+    sequences = []
+    for number, document in enumerate(documents):
+        for level, t in enumerate(GRID):
+            rng = np.random.default_rng([recipe.seed, number, level])
+            sequence = run.model.lay_out(document, rng, 1.0, (t,))
+            if len(sequence) <= recipe.length:
+                sequences.append(sequence)
+    run.model.eval()
+    trunk, compiled = run.model.trunk, run.model.trunk.run_block
+    trunk.run_block = run_block  # without gradients a compiled one would be compiled anew
+    while sequences:
+        plan, room, chosen = [[] for _ in range(recipe.rows)], [recipe.length] * recipe.rows, []
+        while sequences and (row := fitting_row(room, len(sequences[-1]))) is not None:
+            plan[row].append(len(chosen))
+            room[row] -= len(sequences[-1])
+            chosen.append(sequences.pop())
+        batch = collate(chosen, plan, recipe.length, run.model.blank()).to(run.device)
+        hidden = run.model(batch, recipe.path, run.dtype).flatten(0, 1)
+        for name, slots in batch.slots.items():
+            stream = run.model.streams[name]
+            at = hidden[slots.predict_at]
+            for loss, pair in stream.objective.losses(stream.codec, stream.head, at, slots.predict).items():
+                total = totals.setdefault(f"{name}.{loss}", [0.0, 0.0])
+                total[0] += float(pair[0])
+                total[1] += float(pair[1])
+            if hasattr(stream.objective, "levels"):
+                found = torch.stack(stream.objective.levels(stream.codec, at, slots.predict))
+                levels[name] = [found + levels[name][0]] if name in levels else [found]
+    run.model.train()
+    trunk.run_block = compiled
+    means = {name: total / max(count, 1e-8) for name, (total, count) in totals.items()}
+    weights = run.model.weights()
+    score = sum(mean * weights[name.split(".")[0]] for name, mean in means.items())
+    return {
+        "losses": means,
+        "score": score,
+        "levels": {n: (f[0][0] / f[0][1].clamp(min=1)).tolist() for n, f in levels.items()},
+    }
+
+
+def sample(run: Run, recipe: Recipe) -> list[tuple[Document, Document]]:
+    """Some validation documents, each with what the model makes of its last part."""
+    mixture = make_mixture(recipe.valid, 2)
+    documents = mixture.preview(SAMPLED)
+    requests = [
+        Request(
+            replace(d.emptied(), key=number),
+            Settings(steps=recipe.steps_sampled, guidance=recipe.guidance, max_tokens=60),
+            seed=0,
+        )
+        for number, d in enumerate(documents)
+    ]
+    run.model.eval()
+    made = generate(run.model, requests, dtype=run.dtype)
+    run.model.train()
+    return list(zip(documents, made, strict=True))
