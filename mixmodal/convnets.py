@@ -43,10 +43,10 @@ class Down(nn.Module):
     def forward(self, canvas: Tensor) -> list[Tensor]:
         """Every level."""
         x = self.first(canvas)
-        out = [x + self.mix[0](_gelu(x))]
+        out = [x + self.mix[0](_silu(x))]
         for halve, mix in zip(self.halve, self.mix[1:], strict=True):
-            x = halve(_gelu(out[-1]))
-            out.append(x + mix(_gelu(x)))
+            x = halve(_silu(out[-1]))
+            out.append(x + mix(_silu(x)))
         return out
 
 
@@ -65,15 +65,15 @@ class Up(nn.Module):
     def forward(self, features: Tensor, pyramid: list[Tensor]) -> Tensor:
         """What is added to the linear prediction."""
         x = features + pyramid[-1]
-        x = x + self.mix[-1](_gelu(x))
+        x = x + self.mix[-1](_silu(x))
         for level in range(len(pyramid) - 2, -1, -1):
-            x = self.widen[level](F.interpolate(_gelu(x), scale_factor=2)) + pyramid[level]
-            x = x + self.mix[level](_gelu(x))
+            x = self.widen[level](F.interpolate(_silu(x), scale_factor=2)) + pyramid[level]
+            x = x + self.mix[level](_silu(x))
         return self.last(x)  # no nonlinearity: the noisy pixels have a straight way out
 
 
-def _gelu(x: Tensor) -> Tensor:
-    return F.gelu(x, approximate="tanh")
+def _silu(x: Tensor) -> Tensor:
+    return F.silu(x)
 
 
 def to_canvas(values: Tensor, rows: int, columns: int, patch: tuple[int, int]) -> Tensor:

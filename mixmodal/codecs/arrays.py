@@ -53,18 +53,21 @@ class Codec(nn.Module):
             levels = min(2, *((side & -side).bit_length() - 1 for side in config.patch[1:]))
             self.coarse = tuple(side >> levels for side in config.patch[1:])  # a patch on the coarsest level
             size = self.coarse[0] * self.coarse[1] * (config.ends << levels)
-            self.down, self.up = (made(config.channels, config.ends, levels) for made in (Down, Up))
+            self.down = Down(config.channels + 1, config.ends, levels)  # one more: how noisy the picture is
+            self.up = Up(config.channels, config.ends, levels)
             self.from_down = nn.Parameter(torch.randn(width, size) * size**-0.5)
             self.to_up = nn.Parameter(torch.randn(size, width) * width**-0.5)
-        self.place = nn.Parameter(torch.randn(2, 128, width) * 0.3) if config.learned else None
+        self.place = nn.Parameter(torch.randn(2, 128, width) * 0.8) if config.learned else None
 
     def encode(self, part: Any) -> Grid:
         """Patches of the part in raster order; a part that a patch does not divide is padded with its edge."""
         array = part.array()
         missing = [(-side) % patch for side, patch in zip(array.shape, self.config.patch, strict=False)]
-        values = self._patches(np.pad(array, [(0, m) for m in missing] + [(0, 0)], mode="edge"))
         counted = known = None
-        if any(missing):
+        if not any(missing):
+            values = self._patches(array)
+        else:
+            values = self._patches(np.pad(array, [(0, m) for m in missing] + [(0, 0)], mode="edge"))
             inside = np.pad(np.ones(array.shape, np.float32), [(0, m) for m in missing] + [(0, 0)])
             counted = self._patches(inside)
         if part.known is not None:
@@ -158,18 +161,29 @@ class Codec(nn.Module):
         features = F.linear(hidden_ND, self.to_up.to(hidden_ND.dtype))
         out = []
         for rows, columns, at in _by_size(fields["size"]):
-            noisy = to_canvas(fields["values"][at].to(hidden_ND.dtype), rows, columns, self.config.patch[1:])
-            change = self.up(to_canvas(features[at], rows, columns, self.coarse), self.down(noisy))
+            pyramid = self.down(self._canvas(fields, at, (rows, columns), hidden_ND.dtype))
+            change = self.up(to_canvas(features[at], rows, columns, self.coarse), pyramid)
             out.append((at, to_patches(change, self.config.patch[1:]).float()))
         return predicted_NC + _together(out)
 
     def _convolved(self, fields: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         out = []
         for rows, columns, at in _by_size(fields["size"]):
-            canvas = to_canvas(fields["values"][at].to(dtype), rows, columns, self.config.patch[1:])
+            canvas = self._canvas(fields, at, (rows, columns), dtype)
             out.append((at, to_patches(self.down(canvas)[-1], self.coarse)))
-        features = _together(out)
-        return F.linear(features, self.from_down.to(features.dtype)).float()
+        # normed: left alone they grow tenfold in training and drown places and words
+        features = F.rms_norm(_together(out).float(), (self.from_down.shape[1],)).to(dtype)
+        return F.linear(features, self.from_down.to(dtype)).float()
+
+    def _canvas(self, fields: dict[str, Tensor], at: Tensor, size: tuple[int, int], dtype: torch.dtype) -> Tensor:
+        """Whole pictures with one more channel: their time, 1 where nothing is noisy."""
+        canvas = to_canvas(fields["values"][at].to(dtype), *size, self.config.patch[1:])
+        if "time" in fields:
+            time = fields["time"][at][:: size[0] * size[1]].to(dtype)
+        else:
+            time = canvas.new_ones(len(canvas))
+        clock = (2 * time - 1)[:, None, None, None].expand(-1, 1, *canvas.shape[2:])
+        return torch.cat((canvas, clock), 1).contiguous(memory_format=torch.channels_last)
 
     def embedding_rank(self) -> int:
         """The column rank of the patch embedding: lossless where it equals the number of values of a patch."""

@@ -19,11 +19,16 @@ def model(
     medium: str = "image",
     flow: dict[str, Any] | None = None,
     codec: dict[str, Any] | None = None,
+    places: int = 0,
     picture_weight: float = 1.0,
     text_weight: float = 0.5,
 ) -> ModelConfig:
-    """The configuration: a text stream that speaks, and a stream of patches of `medium`."""
-    text = StreamConfig("text", {"kind": "text"}, {"kind": "next_token"}, {"kind": "categorical"}, text_weight)
+    """The configuration: a text stream that speaks, and a stream of patches of `medium`.
+
+    `places` > 0 adds learned places to the first so many tokens of a text.
+    """
+    words = {"kind": "text", **({"learned": places} if places else {})}
+    text = StreamConfig("text", words, {"kind": "next_token"}, {"kind": "categorical"}, text_weight)
     patches = StreamConfig(
         medium,
         {"kind": "arrays", "patch": list(patch), "channels": channels, **(codec or {})},

@@ -66,22 +66,23 @@ class Objective(nn.Module):
         if times is None:
             strata = (lay.rng.permutation(config.copies) + lay.rng.random(config.copies)) / config.copies
             times = draw_times(np.clip(strata, 1e-6, 1 - 1e-6), config.time_law, lay.progress, side)
+        counted = np.ones_like(grid.values) if grid.counted is None else grid.counted
+        if grid.known is not None:
+            counted = counted * ~grid.known
+        weights = np.float32(lay.weight) * counted.any(1)  # what is known whole is free of loss
         runs = []
         for copy, t in enumerate(times):
             noise = lay.rng.standard_normal(grid.values.shape, np.float32) * np.float32(config.noise_scale)
             run = self._noisy(stream, codec, grid, mix(grid.values, noise, np.float32(t)), float(t))
             run.coords = run.coords + np.float32(lay.origin)
             run.private = lay.group + copy
-            counted = np.ones_like(grid.values) if grid.counted is None else grid.counted
-            if grid.known is not None:
-                counted = counted * ~grid.known
             first = len(run) - len(grid.values)
             run.predict_at = np.arange(first, len(run))
             run.predict = {name: run.embed[name][first:] for name in codec.blank()} | {
                 "targets": grid.values,
                 "counted": counted,
                 "time": np.full(len(grid.values), t, np.float32),
-                "weights": np.float32(lay.weight) * counted.any(1),  # what is known whole is free of loss
+                "weights": weights,
             }
             runs.append(run)
         return runs
@@ -186,7 +187,8 @@ class Objective(nn.Module):
             hidden = yield Block(run, keep=False, branches=branches)
             time = torch.full((len(grid.values), 1), t)
             at = slice(-len(time), None)
-            fields = {name: torch.from_numpy(run.embed[name][at]).to(hidden[0].device) for name in codec.blank()}
+            names = (*codec.blank(), "time")
+            fields = {name: torch.from_numpy(run.embed[name][at]).to(hidden[0].device) for name in names}
             found = [
                 to_velocity(codec.read(h[at], fields).cpu(), x, time, self.config.prediction, clamp=self.config.clamp)
                 for h in hidden

@@ -182,8 +182,10 @@ class Scenes:
         return parts, _about("draw", scene)
 
     def _describe(self, rng) -> tuple[tuple, dict]:
+        """In reading order, what is on the left or on top first: told in either order, half of what a caption has to
+        learn would be which of the two it chose."""
         scene = self.draw(rng)
-        return (self._shown(scene), Text(self.caption(scene))), _about("describe", scene)
+        return (self._shown(scene), Text(scene.meaning.canonical().words())), _about("describe", scene)
 
     def _ask(self, rng) -> tuple[tuple, dict]:
         scene = self.draw(rng)
