@@ -39,7 +39,7 @@ def make_optimizers(
         else:
             made[name] = torch.optim.AdamW(
                 parameters,
-                lr=rate or config.rate,
+                lr=config.rate if rate is None else rate,
                 betas=config.betas,
                 eps=1e-10,
                 weight_decay=config.weight_decay,

@@ -22,12 +22,13 @@ def small_config(
     trunk: dict | None = None,
     flow: dict | None = None,
     codec: dict | None = None,
+    text: dict | None = None,
 ) -> ModelConfig:
     """A model of width 64 that does everything."""
     made = with_specials(train_tokenizer(WORDS * 5, 300), ["image"])
-    text = StreamConfig(
+    words = StreamConfig(
         "text",
-        {"kind": "text", "tokenizer": made.tokenizer, "vocabulary": made.vocabulary},
+        {"kind": "text", "tokenizer": made.tokenizer, "vocabulary": made.vocabulary, **(text or {})},
         {"kind": "next_token"},
         {"kind": "categorical"},
         0.5,
@@ -38,7 +39,7 @@ def small_config(
         {"kind": "flow", "copies": 2, **(flow or {})},
     )
     shape = {"width": 64, "depth": depth, "heads": 4, "kv_heads": 2, "head_size": 16, "mlp_width": 96}
-    return ModelConfig(TrunkConfig(**{**shape, **(trunk or {})}), {"text": text, "patches": patches})
+    return ModelConfig(TrunkConfig(**{**shape, **(trunk or {})}), {"text": words, "patches": patches})
 
 
 def small_model(seed: int = 0, **options) -> Model:

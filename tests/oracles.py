@@ -33,15 +33,16 @@ def greedy(model: Model, runs: list[Run], count: int) -> list[int]:
     """Greedy tokens, each from a pass over everything that stands before it."""
     codec, written = model.speaker.codec, []
     banned = {codec.begin, *codec.closing("image"), *codec.size_tokens(), codec.opening("image", (1, 1, 1))[0]}
-    runs = list(runs)
+    runs, start = list(runs), after(runs[-1])
     while len(written) < count:
         logits = model.speaker.head.logits(full(model, runs)[-1:])[0]
         logits[list(banned)] = -torch.inf
         token = int(logits.argmax())
         if token == codec.end:
             break
+        grid = codec.grid([token], len(written))
+        runs.append(model.speaker.objective.show(model.speaker.name, codec, grid, start))
         written.append(token)
-        runs.append(tokens(model.speaker, [token], after(runs[-1])))
     return written
 
 

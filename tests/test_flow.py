@@ -298,3 +298,20 @@ def test_an_empty_grid_of_a_size_has_zeros_and_every_cell():
     grid = codec.empty((1, 2, 3))
     assert grid.values.shape == (6, 48) and not grid.values.any()
     assert grid.cells.tolist() == [[0, r, c] for r in range(2) for c in range(3)]
+
+
+@torch.no_grad()
+def test_the_ends_are_told_the_time_on_the_way_in_and_out_and_take_what_has_none_for_clean():
+    model = small_model(codec={"ends": 4})
+    codec = model.writer("image").codec
+    grid = codec.encode(picture(1))
+    fields = {name: torch.from_numpy(value) for name, value in codec.fields(grid).items()}
+    hidden = torch.randn(len(grid.values), model.config.trunk.width)
+
+    def both(time: float | None) -> tuple[torch.Tensor, torch.Tensor]:
+        told = fields if time is None else fields | {"time": torch.full((len(hidden),), time)}
+        return codec.embed(told, torch.float32), codec.read(hidden, told)
+
+    untold, clean, noisy = both(None), both(1.0), both(0.2)
+    for without, end, start in zip(untold, clean, noisy, strict=True):
+        assert torch.equal(without, end) and not torch.allclose(end, start)

@@ -140,7 +140,9 @@ def test_sampling_warns_of_nothing(model):
         (given(picture(2, 6, 9)), Text("which", wanted=False), given(picture(3))),
     ],
 )
-def test_written_text_is_that_of_greedy_decoding_without_a_cache(model, parts):
+@pytest.mark.parametrize("learned", [0, 5])  # learned places end in the middle of what is written
+def test_written_text_is_that_of_greedy_decoding_without_a_cache(parts, learned):
+    model = small_model(text={"learned": learned})
     runs = lay_out(model, Document(parts), np.random.default_rng(0)).runs
     expected = greedy(model, runs, 8)
     found = generate(model, [asked(*parts, Text(), max_tokens=8)])[0].parts[-1].text

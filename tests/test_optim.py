@@ -31,6 +31,16 @@ def test_rates_are_shares_of_their_own_peaks():
         assert [o.param_groups[0]["lr"] for o in made.values()] == pytest.approx([0.4 * share, 0.1 * share])
 
 
+def test_convolutions_have_a_rate_of_their_own_or_that_of_the_matrices():
+    groups = small_model(depth=1, codec={"ends": 4}).groups()
+    for matrices in ("muon", "adamw"):
+        rates = OptimConfig(matrices, matrix_rate=0.4, filter_rate=0.2, rate=0.1)
+        for config, expected in ((rates, [0.4, 0.2, 0.1]), (replace(rates, filter_rate=0.0), [0.4, 0.4, 0.1])):
+            assert [o.param_groups[0]["lr"] for o in make_optimizers(groups, config).values()] == expected
+        still = make_optimizers(groups, OptimConfig(matrices, matrix_rate=0.0, rate=0.1))
+        assert [o.param_groups[0]["lr"] for o in still.values()] == [0.0, 0.0, 0.1]
+
+
 def test_a_group_without_parameters_has_no_optimizer_and_unknown_matrices_are_refused():
     parameter = torch.nn.Parameter(torch.zeros(2, 2))
     assert list(make_optimizers({"matrices": [], "rest": [("a", parameter)]}, OptimConfig())) == ["rest"]

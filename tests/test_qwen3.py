@@ -8,6 +8,7 @@ import torch
 from conftest import given, mixed_documents, picture, small_model
 
 from mixmodal.cache import Cache
+from mixmodal.foreign import OF_BLOCK
 from mixmodal.parts import Document, Text
 from mixmodal.sequence import Run, Sequence, collate, pack
 
@@ -23,19 +24,6 @@ TRUNK = {
     "mlp_width": 80,
     "rope_theta": 1_000_000.0,
 }
-NAMES = {
-    "input_layernorm": "attention_norm.gain",
-    "post_attention_layernorm": "mlp_norm.gain",
-    "self_attn.q_proj": "attention.q.weight",
-    "self_attn.k_proj": "attention.k.weight",
-    "self_attn.v_proj": "attention.v.weight",
-    "self_attn.o_proj": "attention.o.weight",
-    "self_attn.q_norm": "attention.q_norm.gain",
-    "self_attn.k_norm": "attention.k_norm.gain",
-    "mlp.gate_proj": "mlp.gate.weight",
-    "mlp.up_proj": "mlp.up.weight",
-    "mlp.down_proj": "mlp.down.weight",
-}
 
 
 def mapping(depth: int) -> dict[str, str]:
@@ -46,7 +34,7 @@ def mapping(depth: int) -> dict[str, str]:
         "lm_head.weight": "streams.text.head.table",
     }
     for layer in range(depth):
-        for theirs, ours in NAMES.items():
+        for theirs, ours in OF_BLOCK.items():
             names[f"model.layers.{layer}.{theirs}.weight"] = f"trunk.blocks.{layer}.{ours}"
     return names
 

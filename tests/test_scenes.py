@@ -110,6 +110,16 @@ def test_documents_of_every_task_stay_in_their_split(task, split):
         assert len(wanted) == {"draw": 1, "edit": 1, "story": len(splits)}.get(task, 0)
 
 
+def test_pictures_are_described_in_reading_order_and_asked_for_in_any():
+    said = {}
+    for task in ("describe", "draw"):
+        world = Scenes("two", 32, {task: 1.0})
+        documents = [world.document(index, np.random.default_rng(index)) for index in range(60)]
+        texts = [part.text for document in documents for part in document.parts if isinstance(part, Text)]
+        said[task] = {parse(text).relation for text in texts}
+    assert said == {"describe": {"left of", "above"}, "draw": {"left of", "right of", "above", "below"}}
+
+
 def test_the_same_index_gives_the_same_document():
     world = Scenes("full", 32, dict.fromkeys(TASKS, 1.0))
     for index in range(12):

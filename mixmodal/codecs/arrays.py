@@ -25,7 +25,8 @@ class Config:
     Units:   `patch` is frames, rows, columns of one patch; `rank` > 0 bounds the rank of the embedding (not
              lossless then); `box` > 0 fits the longer side of a part to that many coordinates; `learned` adds a
              learned place (row and column) to the rotary one; `ends` > 0 is the width of a small U-Net around
-             the trunk, over the whole part and beside the matrices (one frame only).
+             the trunk, over the whole part and beside the matrices (one frame only), which is told the time of
+             each part where the objective has one.
     """
 
     patch: tuple[int, int, int] = (1, 8, 8)

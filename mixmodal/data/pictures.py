@@ -112,7 +112,7 @@ def upright(picture: Pillow.Image) -> Pillow.Image:
     """The picture turned and mirrored as its EXIF entry asks; as it lies where that entry cannot be read."""
     try:
         return ImageOps.exif_transpose(picture)
-    except Exception:
+    except Exception:  # anything writes EXIF, and nothing in it is owed; the pixels themselves are good
         return picture
 
 
