@@ -36,8 +36,9 @@ class Train:
     def run(self) -> None:
         """Train, or tell the cost."""
         from mixmodal.config import Recipe, from_json, override
+        from mixmodal.prepare import prepare
         from mixmodal.recipes import own_data, recipe
-        from mixmodal.train import prepare, train
+        from mixmodal.train import train
 
         named = Path(self.recipe)
         folder = self.out or (named if (named / "recipe.json").exists() else Path("runs") / self.recipe)

@@ -17,7 +17,8 @@ from mixmodal.checkpoint import write_json
 from mixmodal.config import Recipe
 from mixmodal.guard import settings
 from mixmodal.optim import make_optimizers, rate_share, set_rate
-from mixmodal.train import prepare, train_step
+from mixmodal.prepare import prepare
+from mixmodal.step import train_step
 
 FOLDER = Path(__file__).parent / "recipes" / "curves"
 STEPS = 50

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,6 @@ from torch import Tensor
 from mixmodal import config as values
 from mixmodal.checkpoint import (
     checkpoints,
-    from_pretrained,
     home_step,
     lacks,
     load_run,
@@ -28,12 +26,9 @@ from mixmodal.checkpoint import (
     write_json,
     write_text,
 )
-from mixmodal.compute import Cost, cost_of, duration, fast_dtype, measured_peak
+from mixmodal.compute import duration
 from mixmodal.config import Recipe
-from mixmodal.data import make_mixture
-from mixmodal.data.loading import Loader
 from mixmodal.diagnosis import diagnose
-from mixmodal.foreign import adapted
 from mixmodal.guard import (
     EXIT,
     Finite,
@@ -46,85 +41,12 @@ from mixmodal.guard import (
     generators_state,
     set_generators,
 )
-from mixmodal.model import Model, kind_of
 from mixmodal.optim import PowerAverage, load_state, make_optimizers, rate_share, set_rate, state_of
+from mixmodal.prepare import Run, compile_trunk, prepare
 from mixmodal.sequence import Batch
+from mixmodal.step import train_step
 from mixmodal.track import Track
-from mixmodal.trunk import run_block
 from mixmodal.watch import sample, validate
-
-TOKENIZER_DOCUMENTS = 3000
-
-
-@dataclass(eq=False)
-class Run:
-    """All that a training in progress holds."""
-
-    recipe: Recipe
-    model: Model
-    loader: Loader
-    cost: Cost
-    dtype: torch.dtype
-    peak: float
-    device: str
-
-
-def prepare(recipe: Recipe, device: str | None = None) -> Run:
-    """A run ready to start: codecs completed from the data, model made from the seed, cost counted."""
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    mixture = make_mixture(recipe.sources, recipe.seed)
-    if recipe.valid:
-        make_mixture(recipe.valid, 1)  # what cannot be made is refused now, not at the first checkpoint
-    torch.manual_seed(recipe.seed)  # new adapters draw
-    if recipe.start:
-        model = adapted(from_pretrained(recipe.start)[0], recipe.model.trunk)
-        recipe = replace(recipe, model=replace(model.config, streams=_merged(recipe.model, model.config)))
-        started = Model(recipe.model)
-        started.load_state_dict(model.state_dict())
-        model = started
-    else:
-        recipe = replace(recipe, model=_complete(recipe, mixture))
-        torch.manual_seed(recipe.seed)
-        model = Model(recipe.model)
-    dtype = fast_dtype(device) if recipe.precision == "auto" else getattr(torch, recipe.precision)
-    loader = Loader(mixture, model, recipe)
-    cost = cost_of(model, recipe.rows, recipe.length, dtype, recipe.optim.average > 0)
-    return Run(recipe, model.to(device).train(), loader, cost, dtype, measured_peak(dtype, device), device)
-
-
-class _Preview:
-    """The documents from which a codec may learn, made only if it asks for them."""
-
-    def __init__(self, mixture) -> None:
-        self.mixture = mixture
-
-    def __iter__(self):
-        return iter(self.mixture.preview(TOKENIZER_DOCUMENTS))
-
-
-def _complete(recipe: Recipe, mixture) -> values.ModelConfig:
-    """The model's configuration with what its codecs take from the data."""
-    streams, documents = {}, None
-    for name, stream in recipe.model.streams.items():
-        module = kind_of("codecs", stream.codec)
-        if hasattr(module, "prepare"):
-            documents = documents or _Preview(mixture)
-            media = {s.medium for s in recipe.model.streams.values()} - {stream.medium}
-            options = values.options(module.Config, stream.codec, f"streams.{name}.codec")
-            made = values.to_json(module.prepare(options, documents, media, recipe))
-            stream = replace(stream, codec={"kind": stream.codec["kind"], **made})
-        streams[name] = stream
-    return replace(recipe.model, streams=streams)
-
-
-def _merged(wanted: values.ModelConfig, found: values.ModelConfig) -> dict:
-    """The streams of a model that is trained on: its own codecs, the recipe's objectives and weights."""
-    return {
-        name: replace(stream, objective=wanted.streams[name].objective, weight=wanted.streams[name].weight)
-        if name in wanted.streams
-        else stream
-        for name, stream in found.streams.items()
-    }
 
 
 def train(recipe: Recipe, out: Path, *, resume: bool = False, say: Callable[[str], None] = print) -> Path:
@@ -228,33 +150,6 @@ def _timed(run: Run, optimizers: dict, average: PowerAverage | None, began: floa
     steps = max(10, int(left / (1.04 * float(np.median(ticks[3:])))))
     say(f"{steps:,} steps fit into what is left of {run.recipe.minutes:g} min")
     return replace(run.recipe, steps=steps, minutes=0.0), began
-
-
-def compile_trunk(model: Model) -> str | None:
-    """Compile the block, once for all layers; where that cannot be done, the reason."""
-    import shutil
-
-    if next(model.parameters()).device.type == "cpu" and not (shutil.which("g++") or shutil.which("clang++")):
-        return "no C++ compiler is on this machine (g++ or clang++); training is slower without"
-    model.trunk.run_block = torch.compile(run_block, dynamic=False)
-    return None
-
-
-def train_step(run: Run, batch: Batch, optimizers: dict[str, torch.optim.Optimizer]) -> tuple[dict[str, float], bool]:
-    """The mean of each loss before a step of every optimizer; and whether there was one: not where it is not finite."""
-    losses = run.model.losses(batch, run.recipe.path, run.dtype)
-    weights = run.model.weights()
-    means = {name: total / count.clamp(min=1e-8) for name, (total, count) in losses.items()}
-    whole = sum(mean * weights[name.split(".")[0]] for name, mean in means.items())
-    whole.backward()
-    norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), run.recipe.optim.clip or float("inf"))
-    # One number says it for all: a loss or a gradient that is not finite leaves no finite sum.
-    taken = math.isfinite(float(whole.detach() + norm))
-    for optimizer in optimizers.values():
-        if taken:
-            optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-    return {name: float(mean.detach()) for name, mean in means.items()}, taken
 
 
 def _give_up(run: Run, batch: Batch, out: Path, step: int, finite: Finite, say: Callable[[str], None]) -> None:

@@ -18,7 +18,7 @@ from mixmodal.sequence import collate, fitting_row
 from mixmodal.trunk import run_block
 
 if TYPE_CHECKING:
-    from mixmodal.train import Run
+    from mixmodal.prepare import Run
 
 GRID = tuple((i + 0.5) / 10 for i in range(10))  # fixed noise levels of validation
 VALID_DOCUMENTS = 24

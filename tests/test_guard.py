@@ -27,9 +27,10 @@ from mixmodal.diagnosis import diagnose
 from mixmodal.guard import Finite, NotFinite, Stop, Stopped, continued
 from mixmodal.optim import PowerAverage, make_optimizers, state_of
 from mixmodal.parts import Document, Text
+from mixmodal.prepare import prepare
 from mixmodal.sequence import collate
 from mixmodal.track import Track
-from mixmodal.train import prepare, read_metrics, train
+from mixmodal.train import read_metrics, train
 
 SHORT = replace(RECIPE, steps=6, every=2, valid={})
 

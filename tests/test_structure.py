@@ -23,13 +23,13 @@ FLOORS = (
     "sequence attention rotary trunk convnets interpolant solvers sampling cache",
     "codecs heads objectives",
     "model generate layout designs",
-    "data optim parallel checkpoint foreign sharing guard diagnosis watch train compute track",
+    "data optim parallel checkpoint foreign sharing guard diagnosis watch prepare step train compute track",
     "judge",
     "recipes api cli cli_data cli_doctor cli_share curves doctor demo serve __main__ __init__",
 )
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names.split()}
 APART = ("codecs", "heads", "objectives")
-NAMELESS = ("model.py", "generate.py", "train.py", "cli.py")
+NAMELESS = ("model.py", "generate.py", "prepare.py", "step.py", "train.py", "cli.py")
 EMPTY_WORDS = {"utils", "util", "helpers", "helper", "common", "misc"}
 HEAVY = ("torch", "numpy")
 

@@ -16,8 +16,9 @@ from mixmodal import train as training
 from mixmodal.checkpoint import from_pretrained, load_run
 from mixmodal.config import from_json, to_json
 from mixmodal.optim import power_exponent
+from mixmodal.prepare import compile_trunk, prepare
 from mixmodal.recipes import own_data, recipes
-from mixmodal.train import prepare, read_metrics, train
+from mixmodal.train import read_metrics, train
 
 
 @pytest.fixture(autouse=True)
@@ -224,10 +225,10 @@ def test_a_model_is_trained_on_from_a_saved_one(finished, tmp_path):
 def test_a_recipe_that_compiles_says_why_where_it_cannot(monkeypatch):
     run = prepare(RECIPE)
     monkeypatch.setattr("shutil.which", lambda _: None)
-    assert "no C++ compiler" in training.compile_trunk(run.model)
+    assert "no C++ compiler" in compile_trunk(run.model)
     monkeypatch.setattr("shutil.which", lambda _: "g++")
     before = run.model.trunk.run_block
-    assert training.compile_trunk(run.model) is None and run.model.trunk.run_block is not before
+    assert compile_trunk(run.model) is None and run.model.trunk.run_block is not before
 
 
 def test_validation_that_cannot_be_made_is_refused_before_the_first_step(tmp_path):

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image as Picture
 
-from mixmodal import train as training
-from mixmodal import watch
+from mixmodal import prepare, watch
 from mixmodal.config import OptimConfig, Recipe, TrunkConfig
 from mixmodal.designs import lossless
 
@@ -43,10 +42,10 @@ def tied(recipe: Recipe) -> Recipe:
 
 def hasten(patch: pytest.MonkeyPatch) -> None:
     """Fewer documents for the tokenizer and for validation, and no measurement of the machine."""
-    patch.setattr(training, "TOKENIZER_DOCUMENTS", 40)
+    patch.setattr(prepare, "TOKENIZER_DOCUMENTS", 40)
     patch.setattr(watch, "VALID_DOCUMENTS", 3)
     patch.setattr(watch, "SAMPLED", 4)
-    patch.setattr(training, "measured_peak", lambda *_: 1e11)
+    patch.setattr(prepare, "measured_peak", lambda *_: 1e11)
 
 
 def quiet(_: str) -> None:

@@ -1,0 +1,99 @@
+"""A run made ready: codecs completed from the data, the model made from the seed, the cost counted."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, replace
+
+import torch
+
+from mixmodal import config as values
+from mixmodal.checkpoint import from_pretrained
+from mixmodal.compute import Cost, cost_of, fast_dtype, measured_peak
+from mixmodal.config import Recipe
+from mixmodal.data import make_mixture
+from mixmodal.data.loading import Loader
+from mixmodal.foreign import adapted
+from mixmodal.model import Model, kind_of
+from mixmodal.trunk import run_block
+
+TOKENIZER_DOCUMENTS = 3000
+
+
+@dataclass(eq=False)
+class Run:
+    """All that a training in progress holds."""
+
+    recipe: Recipe
+    model: Model
+    loader: Loader
+    cost: Cost
+    dtype: torch.dtype
+    peak: float
+    device: str
+
+
+def prepare(recipe: Recipe, device: str | None = None) -> Run:
+    """A run ready to start: codecs completed from the data, model made from the seed, cost counted."""
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    mixture = make_mixture(recipe.sources, recipe.seed)
+    if recipe.valid:
+        make_mixture(recipe.valid, 1)  # what cannot be made is refused now, not at the first checkpoint
+    torch.manual_seed(recipe.seed)  # new adapters draw
+    if recipe.start:
+        model = adapted(from_pretrained(recipe.start)[0], recipe.model.trunk)
+        recipe = replace(recipe, model=replace(model.config, streams=_merged(recipe.model, model.config)))
+        started = Model(recipe.model)
+        started.load_state_dict(model.state_dict())
+        model = started
+    else:
+        recipe = replace(recipe, model=_complete(recipe, mixture))
+        torch.manual_seed(recipe.seed)
+        model = Model(recipe.model)
+    dtype = fast_dtype(device) if recipe.precision == "auto" else getattr(torch, recipe.precision)
+    loader = Loader(mixture, model, recipe)
+    cost = cost_of(model, recipe.rows, recipe.length, dtype, recipe.optim.average > 0)
+    return Run(recipe, model.to(device).train(), loader, cost, dtype, measured_peak(dtype, device), device)
+
+
+class _Preview:
+    """The documents from which a codec may learn, made only if it asks for them."""
+
+    def __init__(self, mixture) -> None:
+        self.mixture = mixture
+
+    def __iter__(self):
+        return iter(self.mixture.preview(TOKENIZER_DOCUMENTS))
+
+
+def _complete(recipe: Recipe, mixture) -> values.ModelConfig:
+    """The model's configuration with what its codecs take from the data."""
+    streams, documents = {}, None
+    for name, stream in recipe.model.streams.items():
+        module = kind_of("codecs", stream.codec)
+        if hasattr(module, "prepare"):
+            documents = documents or _Preview(mixture)
+            media = {s.medium for s in recipe.model.streams.values()} - {stream.medium}
+            options = values.options(module.Config, stream.codec, f"streams.{name}.codec")
+            made = values.to_json(module.prepare(options, documents, media, recipe))
+            stream = replace(stream, codec={"kind": stream.codec["kind"], **made})
+        streams[name] = stream
+    return replace(recipe.model, streams=streams)
+
+
+def _merged(wanted: values.ModelConfig, found: values.ModelConfig) -> dict:
+    """The streams of a model that is trained on: its own codecs, the recipe's objectives and weights."""
+    return {
+        name: replace(stream, objective=wanted.streams[name].objective, weight=wanted.streams[name].weight)
+        if name in wanted.streams
+        else stream
+        for name, stream in found.streams.items()
+    }
+
+
+def compile_trunk(model: Model) -> str | None:
+    """Compile the block, once for all layers; where that cannot be done, the reason."""
+    if next(model.parameters()).device.type == "cpu" and not (shutil.which("g++") or shutil.which("clang++")):
+        return "no C++ compiler is on this machine (g++ or clang++); training is slower without"
+    model.trunk.run_block = torch.compile(run_block, dynamic=False)
+    return None
