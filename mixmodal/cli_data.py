@@ -47,8 +47,8 @@ class Preview:
     """File for the sheet."""
     n: int = 24
     """How many documents."""
-    size: int = 64
-    """Side of the pictures as they are read."""
+    size: int | None = None
+    """Side of the pictures as they are read; 64 unless given, or what the data has."""
     split: str = ""
     """train or valid; the reader's own unless given."""
     columns: int = 6
@@ -64,7 +64,13 @@ class Preview:
 
         if self.n < 1:
             raise ValueError(f"--n is {self.n}: take 1 or more")
-        source = source_at(self.path, size=self.size, **({"split": self.split} if self.split else {}))
+        options = {"split": self.split} if self.split else {}
+        try:
+            source = source_at(self.path, size=self.size or 64, **options)
+        except ValueError:
+            if self.size:
+                raise
+            source = source_at(self.path, **options)  # small pictures are not read at 64
         count = self.n if source.size is None else min(self.n, source.size)
         sheet = contact_sheet(Mixture([(source, 1)], self.seed).preview(count), self.columns)
         self.output.parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ class Doctor:
     folder: Positional[Path | None] = None
     """Folder of a run; the machine and the installation alone unless given."""
     record: str = ""
-    """Instead, train the first steps of this recipe, and write its reference curve."""
+    """Instead, train the first steps of this recipe and write its reference curve; "all" of all whose data is here."""
     out: Path | None = None
     """Folder for the curve; that of the package unless given."""
     steps: int = 50
@@ -26,12 +26,7 @@ class Doctor:
     def run(self) -> None:
         """Print what was found; end with 1 if something is wrong."""
         if self.record:
-            from mixmodal.config import override
-            from mixmodal.curves import FOLDER, record
-            from mixmodal.recipes import recipe
-
-            chosen = override(recipe(self.record), self.set)
-            print(f"the curve is in {record(chosen, self.out or FOLDER, self.steps)}")
+            self._record()
             return
         from mixmodal.doctor import installation, machine, of_run
 
@@ -43,3 +38,19 @@ class Doctor:
         if wrong := sum(finding.state == "WRONG" for finding in findings):
             print(f"{wrong} {'thing is' if wrong == 1 else 'things are'} wrong")
             raise SystemExit(1)
+
+    def _record(self) -> None:
+        from mixmodal.config import override
+        from mixmodal.curves import FOLDER, record
+        from mixmodal.recipes import recipe, recipes
+
+        names = list(recipes()) if self.record == "all" else [self.record]
+        for name in names:
+            try:
+                path = record(override(recipe(name), self.set), self.out or FOLDER, self.steps)
+            except (FileNotFoundError, ImportError, ValueError) as error:
+                if self.record != "all":
+                    raise
+                print(f"{name}: left out, {error}")
+            else:
+                print(f"the curve is in {path}")

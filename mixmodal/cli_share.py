@@ -23,7 +23,8 @@ class Import:
     prose: bool = False
     """Measure the bits per byte of held-out prose, for comparison after training."""
     set: tuple[str, ...] = ()
-    """Settings of the recipe, for example model.trunk.adapter_rank=8 or model.trunk.frozen=true."""
+    """Settings of the recipe: model.trunk.adapter_rank=8 or model.trunk.frozen=true keep the weights that come, trunk
+    and words; with model.streams.text.codec.kept=0 too, the words learn."""
 
     def run(self) -> None:
         """Write the model, and tell what it is."""

@@ -128,6 +128,10 @@ def of_run(folder: Path) -> list[Finding]:
     if state and (skipped := state["loader"].get("skipped")):
         told = ", ".join(f"{count} of {name}" for name, count in skipped.items())
         out.append(Finding("note", "left out", f"too long for a row of {recipe.length}: {told}; a larger `length`?"))
+    if state and (broken := state["loader"].get("broken")):
+        told = ", ".join(f"{count} of {name}" for name, count in broken.items())
+        told += ": they prove broken only when they are decoded; mixmodal data check PATH names them"
+        out.append(Finding("note", "left out", told))
     if (folder / "diagnosis.txt").exists():
         lines = (folder / "diagnosis.txt").read_text(encoding="utf8").split("\n")
         out.append(

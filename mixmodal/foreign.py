@@ -46,7 +46,8 @@ def load(where: str | Path, like: ModelConfig | None = None, seed: int = 0) -> t
     """A model that starts as the Qwen3 or Llama in the folder `where`, or of hub:OWNER/NAME, and what is told about it.
 
     Of `like`, a recipe's model, it takes the streams beside the speaker, new from `seed`, and how the speaker's loss
-    weighs; the trunk keeps the shape of the weights, with the adapters of `like`, or frozen, where `like` says so.
+    weighs; the trunk keeps the shape of the weights, with the adapters of `like`, or frozen, where `like` says so. Then
+    the rows of their words are kept too, unless the speaker's codec in `like` says `kept` = 0.
     Raises:  FileNotFoundError for files that are not there, ValueError for what the trunk cannot compute as they do.
     """
     text = str(where)
@@ -61,7 +62,7 @@ def load(where: str | Path, like: ModelConfig | None = None, seed: int = 0) -> t
         raise ValueError(f"{text} has no {HEAD}, and its config.json does not say that it is tied: a part is missing")
     rows = tensors.rows(TABLE)
     tokenizer = _with_all_rows(_file(folder, "tokenizer.json", text).read_text(encoding="utf8"), rows)
-    config = _composed(trunk, like, tokenizer, tied)
+    config = _composed(trunk, like, tokenizer, tied, rows)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Model(config)
@@ -135,7 +136,7 @@ def _as_wanted(trunk: TrunkConfig, wanted: TrunkConfig) -> TrunkConfig:
     )
 
 
-def _composed(trunk: TrunkConfig, like: ModelConfig | None, tokenizer: str, tied: bool) -> ModelConfig:
+def _composed(trunk: TrunkConfig, like: ModelConfig | None, tokenizer: str, tied: bool, rows: int) -> ModelConfig:
     """The configuration: their trunk, the speaker with their tokens, the other streams of `like`."""
     text = StreamConfig("text", {"kind": "text"}, {"kind": "next_token"}, {"kind": "categorical"})
     like = like or ModelConfig(trunk, {"text": text}, "text")
@@ -145,9 +146,10 @@ def _composed(trunk: TrunkConfig, like: ModelConfig | None, tokenizer: str, tied
         raise ValueError(f"the speaker is {kinds}: these weights speak by text + next_token + categorical only")
     media = {stream.medium for stream in like.streams.values()} - {speaker.medium}
     made = with_specials(tokenizer, media)
+    kept = speaker.codec.get("kept", rows if trunk.frozen or trunk.adapter_rank else 0)
     speaker = replace(
         speaker,
-        codec={"kind": "text", "tokenizer": made.tokenizer, "vocabulary": made.vocabulary},
+        codec={"kind": "text", "tokenizer": made.tokenizer, "vocabulary": made.vocabulary, "kept": kept},
         head={**speaker.head, "tied": tied},
     )
     return replace(like, trunk=trunk, streams={**like.streams, like.speaker: speaker})
@@ -313,23 +315,38 @@ def adapted(model: Model, wanted: TrunkConfig) -> Model:
             f"the model has adapters of rank {had} and scale {model.config.trunk.adapter_scale:g}, wanted are"
             f" {trunk.adapter_rank} and {trunk.adapter_scale:g}: leave them, or merge the old ones first"
         )
-    return model if trunk == model.config.trunk else _with_trunk(model, trunk, model.state_dict())
+    if trunk == model.config.trunk:
+        return model
+    return _remade(model, replace(model.config, trunk=trunk), model.state_dict())
 
 
 def merged(model: Model) -> Model:
-    """The same model without adapters: each is added to the matrix beside it, and everything learns again."""
+    """The same model without adapters: each is added to the matrix beside it, and everything learns again.
+
+    So is what was learned beside the tables.
+    """
     weights = model.state_dict()
     for name, module in model.trunk.named_modules():
         if isinstance(module, Linear):
             weights[f"trunk.{name}.weight"] = module.merged()
     weights = {name: tensor for name, tensor in weights.items() if not name.endswith((".narrow", ".widen"))}
-    return _with_trunk(model, replace(model.config.trunk, adapter_rank=0, frozen=False), weights)
+    for name in [name for name in weights if name.endswith(".table_added")]:
+        added, beside = weights.pop(name), name.removesuffix("_added")
+        table = beside if beside in weights else f"{beside}.weight"
+        kept = len(weights[table]) - len(added)
+        weights[table] = torch.cat((weights[table][:kept], weights[table][kept:] + added))
+    streams = {
+        name: replace(stream, codec={option: value for option, value in stream.codec.items() if option != "kept"})
+        for name, stream in model.config.streams.items()
+    }
+    trunk = replace(model.config.trunk, adapter_rank=0, frozen=False)
+    return _remade(model, replace(model.config, trunk=trunk, streams=streams), weights)
 
 
-def _with_trunk(model: Model, trunk: TrunkConfig, weights: dict[str, Tensor]) -> Model:
-    """A new model of another trunk configuration, with these weights wherever it has a place for them."""
+def _remade(model: Model, config: ModelConfig, weights: dict[str, Tensor]) -> Model:
+    """A new model of another configuration, with these weights wherever it has a place for them."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # of the adapters' first matrices; the second are zero
-        made = Model(replace(model.config, trunk=trunk))
+        made = Model(config)
     made.load_state_dict(weights, strict=False)
     return made.to(next(model.parameters()).device).train(model.training)

@@ -22,7 +22,7 @@ from test_tars import png, shard
 
 from mixmodal.cli import main
 from mixmodal.data.checking import ADVICE, check
-from mixmodal.data.contact import cells, contact_sheet, wrapped
+from mixmodal.data.contact import cells, contact_sheet, drawable, wrapped
 from mixmodal.data.folders import PictureFolder, PictureShards
 from mixmodal.data.interleaved import Interleaved
 from mixmodal.data.opening import source_at
@@ -131,6 +131,10 @@ def test_a_cell_holds_a_picture_and_the_words_around_it():
     assert sheet.size == (2 * 40 + 8, 2 * 108 + 8) and sheet.getpixel((8 + 16, 8 + 16)) == (0, 0, 0)
     with pytest.raises(ValueError, match="1 to 2000 cells"):
         contact_sheet([])
+
+
+def test_letters_that_the_font_lacks_are_told_in_those_it_has():
+    assert drawable("Cerro Pach\u00f3n, 54\u201361, \u8868") == "Cerro Pachon, 54-61, ?"
 
 
 def test_words_are_broken_to_fit_and_end_in_dots():

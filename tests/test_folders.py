@@ -2,15 +2,19 @@
 
 import io
 import json
+import os
 import zlib
+from itertools import islice
 
 import numpy as np
 import pytest
 from PIL import Image as Pillow
 
 from mixmodal.data.folders import PairLines, PictureFolder
+from mixmodal.data.mixing import Mixture
 from mixmodal.data.pairs import names_of, share_of_draw
 from mixmodal.data.pictures import PictureError, decode, fitted, in_colour
+from mixmodal.data.report import LeftOut
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -130,6 +134,24 @@ def test_what_is_no_picture_is_one_clear_error(content):
         decode(content)
 
 
+def test_a_few_bytes_cannot_ask_for_hours_of_scans():
+    content = encoded(Pillow.new("RGB", (64, 64)), "JPEG", progressive=True)
+    scans = content.rindex(b"\xff\xda")
+    assert decode(content, 16).shape == (16, 16, 3)
+    with pytest.raises(PictureError, match="over 100 scans"):
+        decode(content[:scans] + content[scans:-2] * 100 + content[-2:], 16)
+
+
+def test_colours_are_the_same_in_strips_as_in_one_piece(monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 30, 4), dtype=np.uint8)
+    grey = Pillow.fromarray(np.arange(1500, dtype=np.uint16).reshape(50, 30) * 40)
+    pictures = [Pillow.fromarray(pixels), Pillow.fromarray(pixels).convert("P"), grey]
+    whole = [np.array(in_colour(picture)) for picture in pictures]
+    monkeypatch.setattr("mixmodal.data.pictures.STRIP", 100)
+    for picture, expected in zip(pictures, whole, strict=True):
+        assert np.array_equal(np.array(in_colour(picture)), expected)
+
+
 def test_a_path_is_decoded_like_its_bytes_and_a_missing_one_says_so(tmp_path):
     (tmp_path / "a.png").write_bytes(encoded(halves()))
     assert np.array_equal(decode(tmp_path / "a.png"), decode(encoded(halves())))
@@ -209,6 +231,17 @@ def test_what_cannot_be_used_is_left_out_and_counted_with_its_reason(tmp_path, c
     (folder / "large.png").write_bytes(encoded(Pillow.new("1", (500, 500))))
     (folder / "link.png").symlink_to(outside)
     (folder / ".hidden.png").write_bytes(b"")
+    (folder / "scan.tiff").write_bytes(encoded(halves(), "TIFF"))
+    (folder / "alone.txt").write_text("nothing to see")
+    (folder / "circle.png").symlink_to("circle.png")
+    (folder / "circle.txt").symlink_to("circle.txt")
+    (folder / "elsewhere").symlink_to(tmp_path)
+    (folder / "folder.png").mkdir()
+    os.mkfifo(folder / "pipe.png")
+    os.mkfifo(folder / "piped.txt")
+    (folder / "piped.png").write_bytes(encoded(halves()))
+    (folder / "binary.png").write_bytes(encoded(halves()))
+    (folder / "binary.txt").write_bytes(b"GIF\0\1\2")
     source = PictureFolder(folder, size=16, most_pixels=10_000)
     assert source.report == {
         "no caption": ["no_caption.png"],
@@ -218,26 +251,37 @@ def test_what_cannot_be_used_is_left_out_and_counted_with_its_reason(tmp_path, c
         "not a picture that can be read": ["broken.jpg"],
         "too many pixels": ["large.png"],
         "path leaves the folder": ["link.png"],
+        "ending of no picture": ["scan.tiff"],
+        "caption without a picture": ["alone.txt"],
+        "file not found": ["circle.png"],
+        "folder is a link": ["elsewhere"],
+        "no plain file": ["pipe.png"],
+        "caption: no plain file": ["piped.png"],
+        "caption holds control characters": ["binary.png"],
     }
     source.report.show()
     assert "2 left out, caption over 400 characters: long.png, very_long.png\n" in capsys.readouterr().err
     assert source.size + PictureFolder(folder, 16, split="valid", most_pixels=10_000).size == 6
 
 
-def test_a_picture_that_breaks_while_decoding_is_replaced_by_the_next(tmp_path):
+def test_a_picture_that_breaks_while_decoding_is_left_out_and_doubles_no_other(tmp_path):
     filled(tmp_path, 6)
     good = encoded(Pillow.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)))
     (tmp_path / "002.png").write_bytes(good[:2000])
     source = PictureFolder(tmp_path, size=16, held_out=0)
-    assert source.size == 6 and source.pair(2)[1] == source.pair(3)[1] == "picture 3"
-    assert len(documents(source)) == 40
+    for _ in range(2):
+        with pytest.raises(LeftOut, match="002.png"):
+            source.pair(2)
+    assert source.size == 6 and [source.pair(n)[1] for n in (1, 3)] == ["picture 1", "picture 3"]
     assert source.report == {"broken while decoding": ["002.png"]}
+    drawn = [document.about["index"] for document in islice(Mixture([(source, 1)]), 15)]
+    assert sorted(drawn) == sorted([0, 1, 3, 4, 5] * 3)
     checked = PictureFolder(tmp_path, size=16, held_out=0, check=True)
     assert checked.size == 5 and "002.png" not in checked.names()
     for path in tmp_path.glob("*.png"):
         path.write_bytes(good[:2000])
     with pytest.raises(ValueError, match="no picture .* can be decoded: 6 left out, broken while decoding"):
-        PictureFolder(tmp_path, size=16, held_out=0).pair(0)
+        list(islice(Mixture([(PictureFolder(tmp_path, size=16, held_out=0), 1)]), 1))
 
 
 def test_decoded_pictures_stay_in_memory_up_to_a_limit(tmp_path):

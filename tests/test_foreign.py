@@ -18,9 +18,10 @@ from mixmodal.api import load as load_own
 from mixmodal.checkpoint import from_pretrained, save_pretrained
 from mixmodal.cli import main
 from mixmodal.codecs.text import LARGEST_SIZE, train_tokenizer
-from mixmodal.config import ModelConfig, RotaryScaling, TrunkConfig, from_json, override, to_json
-from mixmodal.foreign import load, trunk_of
+from mixmodal.config import ModelConfig, OptimConfig, RotaryScaling, TrunkConfig, from_json, override, to_json
+from mixmodal.foreign import load, merged, trunk_of
 from mixmodal.judge import suites
+from mixmodal.optim import make_optimizers
 from mixmodal.parts import Document, Image, Text
 from mixmodal.sequence import Run, Sequence, collate
 
@@ -245,6 +246,34 @@ def test_a_recipe_may_freeze_the_foreign_trunk_or_put_adapters_beside_it(qwen):
 
 
 # Text ability, from the command line
+
+
+@pytest.mark.parametrize("case", ["qwen3", "qwen3 tied and padded"])
+def test_with_adapters_the_words_that_came_are_kept_and_only_new_ones_learn(case, tmp_path):
+    folder = tmp_path / "theirs"
+    theirs = written(folder, *CASES[case])
+    model, about = load(folder, override(RECIPE.model, ["trunk.adapter_rank=4"]))
+    agree(model, theirs)
+    started = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    optimizers = make_optimizers(model.groups(), OptimConfig(matrix_rate=0.01, rate=0.01, weight_decay=0.1))
+    for _ in range(2):
+        sum(total / count for total, count in losses(model).values()).backward()
+        for optimizer in optimizers.values():
+            optimizer.step()
+            optimizer.zero_grad()
+    now = model.state_dict()
+    moved = {name for name in now if not torch.equal(now[name], started[name])}
+    tables = {"streams.text.codec.table_added", "streams.text.head.table_added"}
+    assert tables <= moved and not {name for name in moved if name.endswith((".table", ".table.weight"))}
+    save_pretrained(model, tmp_path / "trained", about=about)
+    again, _ = from_pretrained(tmp_path / "trained")
+    whole = merged(again)
+    for other in (again, whole):
+        found = {name: float(total.detach()) for name, (total, _) in losses(other).items()}
+        assert found == pytest.approx({n: float(total.detach()) for n, (total, _) in losses(model).items()}, rel=1e-4)
+    assert not any("table_added" in name for name in whole.state_dict())
+    free, _ = load(folder, override(RECIPE.model, ["trunk.adapter_rank=4", "streams.text.codec.kept=0"]))
+    assert free.speaker.codec.table.weight.requires_grad
 
 
 def test_the_command_imports_and_text_ability_is_told(qwen, tmp_path, capsys, monkeypatch):

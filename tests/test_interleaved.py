@@ -84,7 +84,7 @@ def test_what_cannot_be_used_is_left_out_of_its_document_with_a_reason(tmp_path)
         "path leaves the folder": 1,
         "not a picture that can be read": 1,
         "too many pixels": 1,
-        "text is not UTF-8": 1,
+        "text is not UTF-8 text": 1,
         "document without parts": 4,
     }
     assert shown(source.document(0, RNG)) == ["kept", 0]

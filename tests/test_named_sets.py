@@ -145,6 +145,7 @@ def test_a_folder_of_texts_gives_their_paragraphs_and_says_what_it_left_out(tmp_
         "empty file": ["d.txt"],
         "path leaves the folder": ["e.txt"],
         "file over 0.0009537 MB": ["f.txt"],
+        "ending of no text": ["g.rst"],
     }
     train, valid = (TextFolder(tmp_path / "set", split, held_out=0.4) for split in ("train", "valid"))
     assert set(train.paragraphs).isdisjoint(valid.paragraphs)

@@ -1,5 +1,6 @@
-"""Every reader fits the mixture: the same documents after a stop, on other ranks, in another process."""
+"""Every reader fits the mixture: the same documents after a stop, in another process."""
 
+import contextlib
 import json
 from itertools import islice
 from pathlib import Path
@@ -14,8 +15,9 @@ from test_tars import archive, png, shard
 from mixmodal.data import KINDS, make_mixture, make_source, options_of, source_class
 from mixmodal.data.mixing import Mixture
 from mixmodal.data.opening import kind_of, source_at
-from mixmodal.data.report import Report, is_unicode, records
+from mixmodal.data.report import LeftOut, Report, is_unicode, records
 from mixmodal.parts import Document
+from mixmodal.recipes import own_data, recipe
 
 
 def make_folder(home: Path) -> dict:
@@ -112,23 +114,16 @@ def test_every_document_comes_once_a_round_and_the_same_after_a_stop(spec):
     assert got + [told(document) for document in islice(resumed, 3 * size - 3)] == expected
 
 
-def test_another_number_of_ranks_loses_and_doubles_nothing(spec):
+def test_documents_are_the_same_whoever_makes_them(spec):
     specs = {"own": {**spec, "held_out": 0.0}}
     alone = make_mixture(specs, seed=3)
     size = alone.sources[0].size
-    first, later, rest = 8, 6, 4
-    expected = [told(document) for document in islice(alone, first + 2 * later + 3 * rest)]
-    one = make_mixture(specs, seed=3)
-    got = [told(document) for document in islice(one, first)]
-    state = one.state()
-    for ranks, each in ((2, later), (3, rest)):
-        parts = [make_mixture(specs, seed=3, rank=rank, ranks=ranks) for rank in range(ranks)]
-        for part in parts:
-            part.load(state)
-            got += [told(document) for document in islice(part, each)]
-        assert len({json.dumps(part.state()) for part in parts}) == 1
-        state = parts[0].state()
-    assert sorted(got) == expected and size > 0
+    expected = [told(document) for document in islice(alone, 2 * size)]
+    for count in (1, 2, 3):  # workers, of whom each makes its share, the last first
+        draws = list(islice(iter(make_mixture(specs, seed=3).draw, None), 2 * size))
+        workers = [make_mixture(specs, seed=3) for _ in range(count)]
+        got = [told(workers[draw.number % count].document(draw)) for draw in reversed(draws)]
+        assert got[::-1] == expected and size > 0
 
 
 def test_a_model_lays_out_what_every_reader_gives(spec, model):
@@ -145,6 +140,18 @@ def test_the_kind_of_data_is_found_by_looking(spec):
     assert type(source) is type(make_source(spec)) and source.size > 0 and not getattr(source, "report", None)
 
 
+def test_a_recipe_for_ones_own_takes_data_of_every_kind(spec):
+    chosen = own_data(recipe("own_32"), spec["path"])
+    for specs, split in ((chosen.sources, "train"), (chosen.valid, "valid")):
+        source = make_source(specs["pictures"])
+        assert specs["pictures"]["kind"] == spec["kind"] and specs["pictures"].get("split", "train") == split
+        for index in range(source.size):
+            parts = source.document(index, np.random.default_rng(0)).parts
+            assert sum(len(part.text) for part in parts if part.medium == "text") <= 400
+            assert all(part.pixels.shape == (32, 32, 3) for part in parts if part.medium == "image")
+    assert chosen.sources["prose"] == recipe("own_32").sources["prose"]
+
+
 def test_what_is_no_data_is_told_with_what_would_be(tmp_path):
     with pytest.raises(FileNotFoundError, match="nothing is at .*one of emoji-noto, tiles-crawl"):
         kind_of(tmp_path / "nothing")
@@ -156,16 +163,18 @@ def test_what_is_no_data_is_told_with_what_would_be(tmp_path):
     assert kind_of("kodak24") == "kodak24"
 
 
-def test_a_broken_picture_is_replaced_by_the_next_one_on_every_rank(tmp_path):
+def test_a_broken_picture_is_left_out_by_whoever_makes_it_and_doubles_no_other(tmp_path):
     options = make_folder(tmp_path)
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     Pillow.fromarray(noise).save(tmp_path / "7.png")
     (tmp_path / "7.png").write_bytes((tmp_path / "7.png").read_bytes()[:3000])
-    drawn = []
-    for ranks in (1, 3):
-        parts = [make_mixture({"own": {**options, "held_out": 0.0}}, 0, rank, ranks) for rank in range(ranks)]
-        drawn.append(sorted(told(document) for part in parts for document in islice(part, 24 // ranks)))
-    assert drawn[0] == drawn[1]
+    alone, *workers = (make_mixture({"own": {**options, "held_out": 0.0}}, 0) for _ in range(4))
+    expected = [told(document) for document in islice(alone, 44)]
+    got = []
+    for draw in islice(iter(make_mixture({"own": {**options, "held_out": 0.0}}, 0).draw, None), 46):
+        with contextlib.suppress(LeftOut):
+            got.append(told(workers[draw.number % 3].document(draw)))
+    assert got == expected and len({key for _, key, _ in got}) == 22  # two rounds without the broken one
 
 
 def test_an_option_that_a_reader_does_not_have_is_refused_with_the_nearest(tmp_path):

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import small_model
+from tiny import RECIPE, hasten, quiet
 
 import mixmodal
 from mixmodal import checkpoint
+from mixmodal import train as training
 from mixmodal.api import Loaded, load
 from mixmodal.checkpoint import from_pretrained, save_pretrained, write_json
 from mixmodal.cli import main
 from mixmodal.config import TrunkConfig
 from mixmodal.foreign import adapted
-from mixmodal.sharing import card, push_to_hub
+from mixmodal.sharing import card, push_to_hub, write_card
 
 ABOUT = {
     "recipe": "tiny",
@@ -163,6 +166,21 @@ def test_the_card_tells_the_facts_of_the_run(run):
         'model = mixmodal.load("hub:someone/thing")',
     ):
         assert line in lines, line
+
+
+def test_whose_weights_they_were_and_under_which_licence_is_told_after_training_too(tmp_path, monkeypatch):
+    about = {"foreign": "hub:owner/theirs", "family": "qwen3", "licence": "apache-2.0", "seed": 3}
+    hasten(monkeypatch)
+    training.train(replace(RECIPE, steps=1, valid={}), tmp_path / "first", say=quiet)
+    save_pretrained(from_pretrained(tmp_path / "first")[0], tmp_path / "start", about=about)
+    chosen = replace(RECIPE, start=str(tmp_path / "start"), steps=2, every=1, valid={})
+    training.train(chosen, tmp_path / "run", say=quiet)
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step_00000002")  # as if it was stopped before
+    training.train(chosen, tmp_path / "run", resume=True, say=quiet)
+    told = from_pretrained(tmp_path / "run")[1]
+    assert (told["foreign"], told["family"], told["licence"]) == ("hub:owner/theirs", "qwen3", "apache-2.0")
+    written = write_card(tmp_path / "run").read_text("utf8")
+    assert 'license: "apache-2.0"' in written and 'base_model: "owner/theirs"' in written and told["seed"] == 0
 
 
 def test_a_model_in_memory_is_saved_and_pushed_with_a_licence_of_its_own(hub, tmp_path):

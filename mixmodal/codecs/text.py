@@ -25,11 +25,14 @@ class Config:
 
     Units:   `learned` > 0 adds a learned place to the first so many tokens of a part, beside the rotary one: rotary
              places are relative, and which letter of a word stands where in a picture is not.
+             `kept` > 0 keeps the first so many rows of the table, and of a head over it, as they are: what the rows
+             behind them learn stands beside, in `table_added`.
     """
 
     tokenizer: str = ""
     vocabulary: int = 0
     learned: int = 0
+    kept: int = 0
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> str:
@@ -62,7 +65,7 @@ def prepare(config: Config, documents: Iterable[Document], media: Iterable[str],
     else:
         texts = (part.text for document in documents for part in document.parts if part.medium == Text.medium)
         tokenizer = train_tokenizer(texts, recipe.vocabulary)
-    return replace(with_specials(tokenizer, media), learned=config.learned)
+    return replace(with_specials(tokenizer, media), learned=config.learned, kept=config.kept)
 
 
 class Codec(nn.Module):
@@ -80,6 +83,9 @@ class Codec(nn.Module):
         self.vocabulary = config.vocabulary or self.tokenizer.get_vocab_size()
         self.table = nn.Embedding(self.vocabulary, width)
         nn.init.normal_(self.table.weight)  # as large as what the blocks add, or words drown in it
+        self.kept = config.kept
+        self.table.weight.requires_grad_(not self.kept)
+        self.table_added = nn.Parameter(torch.zeros(self.vocabulary - self.kept, width)) if self.kept else None
         self.place = nn.Parameter(torch.randn(config.learned, width) * 0.8) if config.learned else None
         self.begin, self.end = self._id(BEGIN), self._id(END)
         self._sizes = {n: self._id(f"<|{n}|>") for n in range(1, LARGEST_SIZE + 1)}
@@ -157,6 +163,9 @@ class Codec(nn.Module):
         Shapes:  [N] -> [N, D].
         """
         x_ND = self.table(fields["values"])
+        if self.table_added is not None:
+            behind_N = fields["values"] - self.kept
+            x_ND = x_ND + self.table_added[behind_N.clamp(min=0)] * (behind_N >= 0)[:, None]
         if self.place is None:
             return x_ND
         cells_N = fields["cells"]

@@ -80,7 +80,7 @@ def options_of(made: Any) -> list[str] | None:
     return None
 
 
-def make_mixture(specs: dict[str, dict[str, Any]], seed: int, rank: int = 0, ranks: int = 1) -> Mixture:
+def make_mixture(specs: dict[str, dict[str, Any]], seed: int) -> Mixture:
     """The mixture of the sources that `specs` names, each weighed by its "share" (1 unless given)."""
     from mixmodal.data.mixing import Mixture
 
@@ -89,4 +89,4 @@ def make_mixture(specs: dict[str, dict[str, Any]], seed: int, rank: int = 0, ran
         source = make_source(spec)
         source.name = name
         sources.append((source, float(spec.get("share", 1.0))))
-    return Mixture(sources, seed, rank, ranks)
+    return Mixture(sources, seed)

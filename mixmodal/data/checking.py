@@ -18,6 +18,13 @@ ADVICE = {
     "empty caption": "write one, or take the picture out",
     "caption over": "shorten it, or read with a larger `longest`",
     "caption is not UTF-8": "save it as UTF-8",
+    "caption holds control": "it is no text: look at its bytes, and write it anew",
+    "text holds control": "it is no text: look at its bytes, and write it anew",
+    "caption without": "its picture is missing, or of a format that is not taken",
+    "ending of no": "pictures end in .png .jpg .jpeg .webp .gif .bmp, texts in .txt .md: convert it, or take it out",
+    "folder is a link": "what is read lies in one folder: copy the folder there",
+    "no plain file": "pipes, devices and folders are not read: take it out",
+    "over 100 scans": "it would take very long to decode: save it anew",
     "file is not UTF-8": "save it as UTF-8",
     "not a picture": "it takes png, jpg, webp, gif and bmp: convert it, or fetch it again",
     "broken while decoding": "the file is damaged: fetch it again",
@@ -55,7 +62,7 @@ class Findings:
         """What was found, for people."""
         whole = sum(self.good.values())
         out = [f"kind       {self.kind}", f"good       {whole} {self.unit}"]
-        if len(self.good) > 1:
+        if self.good.keys() != {"all"}:
             out[-1] += f" ({', '.join(f'{count} {split}' for split, count in self.good.items())})"
         if self.sizes:
             (low, high), middle = (min(self.sizes, key=_area), max(self.sizes, key=_area)), _middle(self.sizes)
@@ -73,8 +80,8 @@ class Findings:
             out.append(
                 f"texts      {shortest} to {longest} characters, median {middle}, {len(self.distinct)} different ones"
             )
-        out.append(f"left out   {sum(map(len, self.skipped.values()))}")
-        for line, reason in zip(self.skipped.lines(examples), _ordered(self.skipped), strict=True):
+        out.append(f"left out   {self.skipped.total()}")
+        for line, reason in zip(self.skipped.lines(examples), self.skipped.reasons(), strict=True):
             out.append("           " + line.replace(" left out, ", "  ", 1))
             advice = next((said for start, said in ADVICE.items() if reason.startswith(start)), "")
             if advice:
@@ -82,7 +89,7 @@ class Findings:
         return out
 
     def as_json(self) -> dict:
-        """The same for programs; of what was left out all names."""
+        """The same for programs; of what was left out all names, up to very many for one reason."""
         sizes = [list(size) for size in self.sizes]
         return {**vars(self), "skipped": dict(self.skipped), "sizes": sizes, "distinct": len(self.distinct)}
 
@@ -99,7 +106,7 @@ def check(path: str | os.PathLike, **options: Any) -> Findings:
         found = Findings(str(path), f"{kind} ({KINDS[kind].rpartition(':')[2]})", _unit(source))
         _add(found, "all", source)
         return found
-    found = Findings(str(path), "named data", "")
+    found, names = Findings(str(path), "named data", ""), None
     for split in ("train", "valid"):
         try:
             source = source_at(path, split=split, check=True, keep=0, **options)
@@ -108,7 +115,11 @@ def check(path: str | os.PathLike, **options: Any) -> Findings:
                 raise
             continue  # a set for tests alone
         found.unit = _unit(source)
-        _add(found, split, source)
+        if hasattr(source, "names") and source.names() == names:
+            found.good = {"the same in train and valid": source.size}
+        else:
+            _add(found, split, source)
+            names = source.names() if hasattr(source, "names") else None
     return found
 
 
@@ -138,23 +149,16 @@ def _add(found: Findings, split: str, source: Any) -> None:
         for index in range(source.size):
             pixels, caption = source.pair(index)
             texts.append(caption)
-            found.sizes.append(pixels.shape[:2])
+            found.sizes.append(getattr(source, "whole", pixels.shape[:2]))
     found.lengths += map(len, texts)
     found.distinct.update(texts)
-    for reason, names in getattr(source, "report", {}).items():
-        for name in names:
-            if name not in found.skipped.get(reason, ()):
-                found.skipped.add(reason, name)
+    found.skipped.take(getattr(source, "report", Report()))
 
 
 def _measure(found: Findings, place: Any) -> None:
     height, width, form = look(place)
     found.sizes.append((height, width))
     found.formats[form] = found.formats.get(form, 0) + 1
-
-
-def _ordered(report: Report) -> list[str]:
-    return [reason for reason, _ in sorted(report.items(), key=lambda entry: (-len(entry[1]), entry[0]))]
 
 
 def _area(size: tuple[int, int]) -> int:

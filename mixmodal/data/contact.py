@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from functools import cache
 
@@ -61,12 +62,13 @@ def cells(document: Document) -> list[tuple[object | None, str]]:
 def wrapped(pen: ImageDraw.ImageDraw, words: str, width: int, most: int) -> list[str]:
     """The words in lines no wider than `width`, the last of at most `most` with dots where it is not the end."""
     lines, line = [], ""
-    for word in words.split():
+    for word in drawable(words).split():
         if len(lines) > most:
             break
         while pen.textlength(word, font=_face()) > width and len(word) > 1 and len(lines) <= most:
-            fits = next(n for n in range(len(word) - 1, 0, -1) if n == 1 or _fits(pen, f"{line} {word[:n]}", width))
-            lines.append(f"{line} {word[:fits]}".strip())
+            lines += [line] if line else []
+            fits = next(n for n in range(len(word) - 1, 0, -1) if n == 1 or _fits(pen, word[:n], width))
+            lines.append(word[:fits])
             line, word = "", word[fits:]
         longer = f"{line} {word}".strip()
         if pen.textlength(longer, font=_face()) > width and line:
@@ -81,6 +83,13 @@ def wrapped(pen: ImageDraw.ImageDraw, words: str, width: int, most: int) -> list
     while last and not _fits(pen, last + "...", width):
         last = last[:-1]
     return [*lines[: most - 1], last + "..."]
+
+
+def drawable(text: str) -> str:
+    """The text in letters that the font has: accents fall away, dashes are hyphens, what else it lacks is a "?"."""
+    dashes = dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2212"), "-")
+    letters = unicodedata.normalize("NFKD", text.translate(dashes))
+    return "".join("?" if ord(c) > 126 else c for c in letters if not unicodedata.combining(c))
 
 
 @cache

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from mixmodal.data.found import Found, FoundPairs, caption_at
 from mixmodal.data.pictures import ENDINGS
-from mixmodal.data.places import File, Piece, inside, start_of, why_not
+from mixmodal.data.places import File, Piece, start_of, walked, why_not
 from mixmodal.data.report import one_line, records
 from mixmodal.data.tars import Sample, samples, shards
 
@@ -49,7 +49,7 @@ class PictureFolder(_Files):
     Every document is one pair in one of the directions of `tasks`. `check` decodes each picture once before it
     starts, so that broken ones are not even counted.
     Shapes: uint8 [size, size, 3], or with `patch` the native aspect of about that area.
-    Limits: a caption is the whole text file, on one line; hidden files and what links lead to outside are left out.
+    Limits: a caption is the whole text file, on one line; hidden files are passed over.
     Raises: FileNotFoundError without the folder; ValueError if nothing in it can be used.
     """
 
@@ -57,20 +57,19 @@ class PictureFolder(_Files):
         return path
 
     def found(self) -> Iterator[Found]:
-        """Every picture of the folder that has a caption."""
-        for place, folders, files in os.walk(self._root):
-            folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
-            for file in sorted(files):
-                if file.startswith(".") or not file.lower().endswith(ENDINGS):
-                    continue
-                picture = Path(place, file)
-                name = picture.relative_to(self._root).as_posix()
-                if not inside(picture, self._root):
-                    self.report.add("path leaves the folder", name)
-                    continue
-                caption = self._beside(picture, name)
-                if caption is not None:
-                    yield Found(name, File(picture), caption)
+        """Every picture of the folder that has a caption; whatever else lies there is reported."""
+        files = list(walked(self._root, self.report))
+        pictures = {os.path.splitext(name)[0] for name in files if name.lower().endswith(ENDINGS)}
+        for name in files:
+            stem, ending = os.path.splitext(name)
+            if ending in CAPTIONS and stem in pictures:
+                continue
+            if ending.lower() not in ENDINGS:
+                self.report.add("caption without a picture" if ending in CAPTIONS else "ending of no picture", name)
+            elif reason := why_not(self._root, name):
+                self.report.add(reason, name)
+            elif (caption := self._beside(self._root / name, name)) is not None:
+                yield Found(name, File(self._root / name), caption)
 
     def why_empty(self) -> str:
         """What a folder should hold."""
@@ -80,9 +79,9 @@ class PictureFolder(_Files):
     def _beside(self, picture: Path, name: str) -> str | None:
         for ending in CAPTIONS:
             beside = picture.with_suffix(ending)
-            if beside.is_file():
-                if not inside(beside, self._root):
-                    self.report.add("path leaves the folder", name)
+            if os.path.lexists(beside):
+                if reason := why_not(self._root, str(beside)):
+                    self.report.add(f"caption: {reason}", name)
                     return None
                 try:
                     return one_line(caption_at(File(beside), self.longest))

@@ -11,7 +11,7 @@ import numpy as np
 from mixmodal.data.pairs import HELD_OUT, Pairs, names_of
 from mixmodal.data.pictures import MOST_PIXELS, WHITE, PictureError, decode, fitted, opened
 from mixmodal.data.places import MOST_BYTES, Place, megabytes, start_of
-from mixmodal.data.report import Report, is_unicode
+from mixmodal.data.report import LeftOut, Report, why_no_text
 
 LONGEST = 400
 KEEP = 256 * 2**20
@@ -90,21 +90,20 @@ class FoundPairs(Pairs):
         return names_of(split, keys, held_out)
 
     def pair(self, index: int) -> tuple[np.ndarray, str]:
-        """Picture and caption number `index`; if that file proves broken, the next one that is not.
+        """Picture and caption number `index`.
 
         Shapes: uint8 [height, width, 3].
-        Raises: ValueError if no picture of the split can be decoded.
+        Raises: LeftOut if that file proves broken, which is counted; ValueError once all of the split have.
         """
-        for step in range(self.size):
-            at = (index + step) % self.size
-            if at in self._broken:
-                continue
+        if index not in self._broken:
             try:
-                return self._pixels(at), self._pairs[at].caption
+                return self._pixels(index), self._pairs[index].caption
             except PictureError as error:
-                self._broken.add(at)
-                self.report.add(error.reason, self._pairs[at].name)
-        raise ValueError(f"no picture of {self.name} can be decoded: {'; '.join(self.report.lines())}")
+                self._broken.add(index)
+                self.report.add(error.reason, self._pairs[index].name)
+        if len(self._broken) == self.size:
+            raise ValueError(f"no picture of {self.name} can be decoded: {'; '.join(self.report.lines())}")
+        raise LeftOut(f"{self._pairs[index].name} of {self.name} cannot be decoded")
 
     def names(self) -> list[str]:
         """The names of the split's pictures, in order of index."""
@@ -119,8 +118,8 @@ class FoundPairs(Pairs):
             self.report.add("empty caption", pair.name)
         elif len(pair.caption) > self.longest:
             self.report.add(f"caption over {self.longest} characters", pair.name)
-        elif not is_unicode(pair.caption):
-            self.report.add("caption is not UTF-8 text", pair.name)
+        elif reason := why_no_text(pair.caption):
+            self.report.add(f"caption {reason}", pair.name)
         elif not looks:
             return True
         else:

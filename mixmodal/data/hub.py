@@ -19,7 +19,7 @@ from mixmodal.data.pairs import Pairs, checked_split, stable_number
 from mixmodal.data.parquet import CAPTIONS, stream_of
 from mixmodal.data.pictures import MOST_PIXELS, WHITE, PictureError
 from mixmodal.data.places import MOST_BYTES
-from mixmodal.data.report import Report, is_unicode, one_line
+from mixmodal.data.report import Report, one_line, why_no_text
 
 NEAR = 64  # documents of a stream that stay at hand: a batch may ask again for those that fitted no row
 
@@ -243,4 +243,5 @@ class HubStream(Pairs):
             return "no caption" if text is None else "empty caption"
         if len(text) > self.longest:
             return f"caption over {self.longest} characters"
-        return None if is_unicode(text) else "caption is not UTF-8 text"
+        reason = why_no_text(text)
+        return f"caption {reason}" if reason else None

@@ -18,13 +18,13 @@ from mixmodal.data.pairs import HELD_OUT, names_of, share_of_draw
 from mixmodal.data.pictures import MOST_PIXELS, WHITE, PictureError, fitted
 from mixmodal.data.places import MOST_BYTES, File, Place, inner_name, inside, start_of, why_not
 from mixmodal.data.prose import pieces
-from mixmodal.data.report import Report, is_unicode, one_line, records
+from mixmodal.data.report import LeftOut, Report, is_unicode, one_line, records, why_no_text
 from mixmodal.data.tars import members, shards
 from mixmodal.parts import Document, Image, Text
 
 LONGEST = 1200
 MOST_PICTURES = 4
-MOST_RECORD = 64 * 2**20
+MOST_RECORD = 8 * 2**20  # bytes: once parsed, JSON may take thirty times as many
 Item = str | tuple[str, Place]  # a text, or the name of a picture and where it lies
 
 
@@ -72,6 +72,8 @@ class Interleaved:
         self._decoding = {"size": size, "patch": patch, "background": background, "most_pixels": most_pixels}
         self._check = check
         self._kept: dict[str, np.ndarray] = {}
+        self._broken: set[str] = set()
+        self._empty: set[int] = set()
         documents = [(key, items) for key, items in self.found() if items]
         if not documents:
             left_out = "; ".join(self.report.lines()) or "it is empty"
@@ -105,7 +107,10 @@ class Interleaved:
         return names_of(split, keys, held_out)
 
     def document(self, index: int, rng: np.random.Generator) -> Document:
-        """Window number `index`; `rng` chooses which of its pictures are to be drawn."""
+        """Window number `index`; `rng` chooses which of its pictures are to be drawn.
+
+        Raises: LeftOut if it was pictures alone, and none of them can be read; ValueError once all windows were that.
+        """
         key, window = self._windows[index]
         parts = []
         for item in window:
@@ -114,11 +119,16 @@ class Interleaved:
                 continue
             wanted = bool(rng.random() < self.draws)  # drawn before decoding: a broken one shifts no other
             try:
-                parts.append(Image(self._pixels(*item), wanted=wanted))
+                if item[0] not in self._broken:
+                    parts.append(Image(self._pixels(*item), wanted=wanted))
             except PictureError as error:
+                self._broken.add(item[0])
                 self.report.add(error.reason, item[0])
         if not parts:
-            parts.append(Text(" "))  # all its pictures broke: there is nothing to learn, but the count holds
+            self._empty.add(index)
+            if len(self._empty) == self.size:
+                raise ValueError(f"no picture of {self.name} can be decoded: {'; '.join(self.report.lines())}")
+            raise LeftOut(f"no part of window {index} of {self.name} can be read")
         return Document(tuple(parts), about={"document": key})
 
     def names(self) -> list[str]:
@@ -138,8 +148,8 @@ class Interleaved:
         for kind, value in parts_of(entry):
             if kind == "text":
                 text = one_line(value)
-                if not is_unicode(text):
-                    self.report.add("text is not UTF-8", name)
+                if reason := why_no_text(text):
+                    self.report.add(f"text {reason}", name)
                 elif text:
                     found.append(text)
                 continue

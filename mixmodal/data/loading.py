@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from mixmodal.config import Recipe
 from mixmodal.data.mixing import Draw, Mixture, document_rng
+from mixmodal.data.report import LeftOut
 from mixmodal.layout import without_prompt
 from mixmodal.model import Model
+from mixmodal.parallel import ALONE, Ranks
 from mixmodal.sequence import Batch, Sequence, collate, fitting_row
 
 WAITING = 12  # documents that fit no row of a batch wait for the next one; at most so many
+BROKEN = -1  # the length of one that cannot be read
+Drawn = tuple[Draw, float]  # with the progress at which it was drawn
 
 
 def shares_at(sources: dict[str, dict[str, Any]], progress: float) -> list[float]:
@@ -30,48 +35,102 @@ def shares_at(sources: dict[str, dict[str, Any]], progress: float) -> list[float
 class Loader:
     """Batches without end. What a document draws depends on the seed and on the document alone.
 
-    `skipped` counts the documents that no row could hold; `fill` is the share of the last batch that is no padding;
-    `held` is what the last batch was made of.
+    `skipped` counts the documents that no row could hold, `broken` those that could not be read; `fill` is the share
+    of the last batch that is no padding; `held` is what the last batch was made of. All `ranks` plan one batch of all
+    rows together, the same whatever their number, and each collates its own rows.
     """
 
-    def __init__(self, mixture: Mixture, model: Model, recipe: Recipe) -> None:
-        self.mixture, self.model, self.recipe = mixture, model, recipe
+    def __init__(self, mixture: Mixture, model: Model, recipe: Recipe, ranks: Ranks = ALONE) -> None:
+        self.mixture, self.model, self.recipe, self.ranks = mixture, model, recipe, ranks
         self.skipped: dict[str, int] = {}
+        self.broken: dict[str, int] = {}
         self.fill = 0.0
         self.held: list[tuple[Draw, Sequence]] = []
+        self._rows = ranks.rows(recipe.rows)
         self._blank = model.blank()
-        self._waiting: list[tuple[Draw, float]] = []  # with the progress at which they were drawn
-        self._laid: dict[int, Sequence] = {}  # theirs, so that nothing is laid out twice
+        self._waiting: list[Drawn] = []
+        self._lengths: dict[int, int] = {}  # of draws by number, as long as they wait
+        self._laid: dict[int, Sequence] = {}  # those of them that were laid out here: nothing is, twice
         self._shares: list[float] = []
+        self._fresh = 0  # how many documents the last batch drew
 
     def next(self, progress: float) -> Batch:
-        """The next batch: what waited comes first, then new documents until too many fit no row."""
-        recipe = self.recipe
+        """This rank's rows of the next batch: what waited comes first, then new documents until too many fit no row."""
+        recipe, count = self.recipe, self.ranks.count
         if (shares := shares_at(recipe.sources, progress)) != self._shares:
             self._shares = shares
             self.mixture.weigh(shares)
         room, plan = [recipe.length] * recipe.rows, [[] for _ in range(recipe.rows)]
-        sequences: list[Sequence] = []
-        self.held = []
-        asked, self._waiting = self._waiting, []
+        placed: list[Drawn] = []
+        queue, self._waiting = self._waiting, []
+        before, fresh = self.mixture.state(), 0
+        self._measure(queue)
         while len(self._waiting) < WAITING:
-            draw, drawn = asked.pop(0) if asked else (self.mixture.draw(), progress)
-            sequence = self._laid.pop(draw.number, None) or self._sequence(draw, drawn)
-            if len(sequence) > recipe.length:
-                self._skip(self.mixture.names[draw.source], len(sequence), bool(sequences))
-                continue
-            row = fitting_row(room, len(sequence))
-            if row is None:
-                self._waiting.append((draw, drawn))
-                self._laid[draw.number] = sequence
-                continue
-            plan[row].append(len(sequences))
-            room[row] -= len(sequence)
-            sequences.append(sequence)
-            self.held.append((draw, sequence))
-        self._waiting += asked
+            if not queue:
+                # Several ranks draw ahead, since each lays out only its share to learn how long they are.
+                ahead = 1 if count == 1 else count if fresh else max(count, self._fresh * 4 // 5)
+                queue = [(self.mixture.draw(), progress) for _ in range(ahead)]
+                fresh += ahead
+                self._measure(queue)
+            drawn = draw, _ = queue.pop(0)
+            length = self._lengths[draw.number]
+            if length == BROKEN or length > recipe.length:
+                self._leave_out(draw, length, bool(placed))
+            elif (row := fitting_row(room, length)) is None:
+                self._waiting.append(drawn)
+            else:
+                plan[row].append(len(placed))
+                room[row] -= length
+                placed.append(drawn)
+        self._fresh = fresh - len(queue) if fresh else 0
+        if not fresh:
+            self._waiting += queue
+        elif queue:  # drawn too early: the next batch draws them again
+            self.mixture.load(before)
+            for _ in range(self._fresh):
+                self.mixture.draw()
         self.fill = 1 - sum(room) / (recipe.rows * recipe.length)
-        return collate(sequences, plan, recipe.length, self._blank)
+        return self._collated(placed, plan)
+
+    def _measure(self, drawn: list[Drawn]) -> None:
+        """Learn how long these are. Each is laid out by one of the ranks, which tells the others."""
+        rank, count = self.ranks.rank, self.ranks.count
+        new = [(draw, progress) for draw, progress in drawn if draw.number not in self._lengths]
+        if not new:
+            return
+        lengths = [self._length(draw, progress) for draw, progress in new[rank::count]]
+        lengths += [0] * (-(-len(new) // count) - len(lengths))
+        for other, told in enumerate(self.ranks.told(lengths)):
+            self._lengths |= {draw.number: length for (draw, _), length in zip(new[other::count], told, strict=False)}
+
+    def _length(self, draw: Draw, progress: float) -> int:
+        try:
+            self._laid[draw.number] = self._sequence(draw, progress)
+        except LeftOut:
+            return BROKEN
+        return len(self._laid[draw.number])
+
+    def _collated(self, placed: list[Drawn], plan: list[list[int]]) -> Batch:
+        """The rows of this rank, with the documents that stand in them."""
+        self.held, at = [], {}
+        for number in sorted(number for row in self._rows for number in plan[row]):
+            draw, progress = placed[number]
+            with contextlib.suppress(LeftOut):  # another rank could read it just now: its place stays empty
+                sequence = self._laid.get(draw.number) or self._sequence(draw, progress)
+                at[number] = len(self.held)
+                self.held.append((draw, sequence))
+        waiting = {draw.number for draw, _ in self._waiting}
+        self._lengths = {number: length for number, length in self._lengths.items() if number in waiting}
+        self._laid = {number: sequence for number, sequence in self._laid.items() if number in waiting}
+        rows = [[at[number] for number in plan[row] if number in at] for row in self._rows]
+        return collate([sequence for _, sequence in self.held], rows, self.recipe.length, self._blank)
+
+    def _leave_out(self, draw: Draw, length: int, some: bool) -> None:
+        name = self.mixture.names[draw.source]
+        if length == BROKEN:
+            self.broken[name] = self.broken.get(name, 0) + 1
+        else:
+            self._skip(name, length, some)
 
     def _skip(self, source: str, length: int, some: bool) -> None:
         self.skipped[source] = self.skipped.get(source, 0) + 1
@@ -89,26 +148,23 @@ class Loader:
             document = without_prompt(document, self.model.speaker.medium)
         return self.model.lay_out(document, rng, progress)
 
+    def left_out(self) -> list[str]:
+        """One line for each reason why a source left something out, so far."""
+        reports = [(source.name, getattr(source, "report", None)) for source in self.mixture.sources]
+        return [f"{name}: {line}" for name, report in reports if report for line in report.lines()]
+
     def state(self) -> dict:
         """Where the data stands, for JSON."""
         return {
             "mixture": self.mixture.state(),
             "waiting": [[*draw, drawn] for draw, drawn in self._waiting],
             "skipped": dict(self.skipped),
-            "ranks": self.mixture.ranks,
+            "broken": dict(self.broken),
         }
 
     def load(self, state: dict) -> None:
-        """Go on from `state`.
-
-        Raises:  ValueError if it was saved on another number of ranks: each has documents of its own that wait.
-        """
-        if (ranks := state.get("ranks", 1)) != self.mixture.ranks:
-            raise ValueError(
-                f"saved on {ranks} ranks, but here there are {self.mixture.ranks}: go on with {ranks}, or train on in"
-                " another folder with --set start=RUN"
-            )
+        """Go on from `state`, on whatever number of ranks: all of them hold the same."""
         self.mixture.load(state["mixture"])
-        self.skipped = dict(state.get("skipped", {}))
+        self.skipped, self.broken = dict(state.get("skipped", {})), dict(state.get("broken", {}))
         self._waiting = [(Draw(*draw), drawn) for *draw, drawn in state["waiting"]]
-        self._laid = {}
+        self._laid, self._lengths = {}, {}

@@ -1,4 +1,4 @@
-"""Which document comes next: several sources by weight, to the draw the same after every stop, on every rank.
+"""Which document comes next: several sources by weight, to the draw the same after every stop and on every rank.
 
 Draw number n depends on the seed and on n alone, never on batching or workers. A finite source is gone through in a
 fresh order each time round, every document once; an endless one counts up. A document's random numbers are keyed by
@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from mixmodal.data.pairs import stable_number
+from mixmodal.data.report import LeftOut
 from mixmodal.parts import Document
 
 BLOCK = 1024
@@ -62,42 +63,41 @@ def _bits(seed: int, purpose: str, *counter: int) -> np.random.Philox:
 class Mixture:
     """Sources by weight, drawn without end: `next(mixture)` is a document.
 
-    Its `key` is `document_key`; its `about` gains `source`, `index`, `visit` and `draw`.
-    Units: weights count documents and need not add up to 1. Of `ranks`, each gets the draws n with n % ranks == rank.
+    Its `key` is `document_key`; its `about` gains `source`, `index`, `visit` and `draw`. What cannot be read is passed
+    over, and stands in its source's `report`.
+    Units: weights count documents and need not add up to 1.
     Raises: ValueError for weights or names that cannot be used.
     """
 
-    def __init__(self, sources: Weighted, seed: int = 0, rank: int = 0, ranks: int = 1) -> None:
+    def __init__(self, sources: Weighted, seed: int = 0) -> None:
         pairs = list(sources.items() if isinstance(sources, Mapping) else sources)
         self.sources = [source for source, _ in pairs]
         self.names = [source.name for source in self.sources]
         if len(set(self.names)) != len(self.names):
             raise ValueError(f"sources need different names, got {self.names}: set `name` on one of them")
-        if not 0 <= rank < ranks:
-            raise ValueError(f"rank is one of 0 to {ranks - 1}, got {rank}")
         if 0 in self._sizes().values():
             raise ValueError(f"a source is empty, the sizes are {self._sizes()}: leave it out or fill it")
-        self.seed, self.rank, self.ranks = seed, rank, ranks
-        self._number = 0
+        self.seed, self._number = seed, 0
         self._counts = [0] * len(pairs)
         self.weigh([weight for _, weight in pairs])
         self._orders: dict[int, tuple[int, np.ndarray]] = {}
 
     def draw(self) -> Draw:
-        """The next draw of this rank, without its document: `document` may turn it into one anywhere else."""
-        for n in range(self._number, self._number + self.ranks):
-            of = self._source_of(n)
-            if n % self.ranks == self.rank:
-                number, source, count = n, of, self._counts[of]
-            self._counts[of] += 1
-        self._number += self.ranks
+        """The next draw, without its document: `document` may turn it into one anywhere else."""
+        number, source = self._number, self._source_of(self._number)
+        count = self._counts[source]
+        self._number += 1
+        self._counts[source] += 1
         size = self.sources[source].size
         visit, position = (0, count) if size is None else divmod(count, size)
         index = position if size is None else int(self._order(source, visit, size)[position])
         return Draw(number, source, index, visit, document_key(self.names[source], index))
 
     def document(self, draw: Draw) -> Document:
-        """The document of a draw."""
+        """The document of a draw.
+
+        Raises: LeftOut if it cannot be read: its source has counted it.
+        """
         name = self.names[draw.source]
         rng = document_rng(self.seed, name, draw.index, draw.visit)
         document = self.sources[draw.source].document(draw.index, rng)
@@ -108,7 +108,11 @@ class Mixture:
         return self
 
     def __next__(self) -> Document:
-        return self.document(self.draw())
+        while True:
+            try:
+                return self.document(self.draw())
+            except LeftOut:
+                continue
 
     def preview(self, count: int) -> list[Document]:
         """The next `count` documents, without moving on."""
@@ -133,12 +137,12 @@ class Mixture:
         self._edges, self._block = edges, (-1, [])
 
     def state(self) -> dict:
-        """Where the mixture stands, small enough for JSON; the same on all ranks after as many draws."""
+        """Where the mixture stands, small enough for JSON."""
         counts = dict(zip(self.names, self._counts, strict=True))
         return {"seed": self.seed, "number": self._number, "counts": counts, "sizes": self._sizes()}
 
     def load(self, state: Mapping) -> None:
-        """Go on from `state`: with other weights or ranks, if those were changed, still without loss or doubling.
+        """Go on from `state`: with other weights, if those were changed, still without loss or doubling.
 
         Raises: ValueError if the seed, the names or the sizes are not those of the state.
         """

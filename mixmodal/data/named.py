@@ -112,7 +112,9 @@ class _Named(Pairs):
         ]
         self.records = [records[number] for number in chosen]
         with np.load(array, allow_pickle=False) as arrays:
-            self.pixels = averaged(self._over(arrays["images"][chosen]), size)
+            pixels = self._over(arrays["images"][chosen])
+        self.whole = pixels.shape[1:3]  # as they lie there
+        self.pixels = averaged(pixels, size)
         self.size = len(chosen)
         if not self.size:
             raise ValueError(f"{self.folder} has no picture in split {split!r} of groups {groups}")

@@ -35,6 +35,8 @@ def kind_of(path: str | os.PathLike) -> str:
         )
     if path.is_dir():
         return _kind_of_folder(path)
+    if not path.is_file():
+        raise ValueError(f"{path} is neither a file nor a folder: give one of these")
     if path.suffix == ".tar":
         return _kind_of_tar(path)
     if path.suffix == ".jsonl":

@@ -44,7 +44,7 @@ class ParquetPairs(FoundPairs):
     Limits: of several captions the first counts. A row is read with its whole row group, which has at most 1 GiB: in
     random order small groups are fast, and the tar shards that `mixmodal data pack` makes always. Rows are split by
     their number.
-    Raises: ImportError without pyarrow; FileNotFoundError; ValueError for a missing column or if nothing can be used.
+    Raises: ImportError without pyarrow; FileNotFoundError; ValueError if nothing can be used.
     """
 
     looks = False
@@ -86,7 +86,11 @@ class ParquetPairs(FoundPairs):
         except Exception as error:  # pyarrow has a class of its own for every way in which a file can be broken
             return self.report.add(f"parquet file cannot be read ({type(error).__name__})", path.name)
         with file:
-            caption = self._columns(path, file.schema_arrow)
+            names = file.schema_arrow.names
+            caption = self._caption or next((name for name in CAPTIONS if name in names), "caption")
+            if lacking := [wanted for wanted in (self._image, caption) if wanted not in names]:
+                told = f"no column {lacking[0]!r} but {', '.join(names)}: name the two by image= and caption="
+                return self.report.add(told, path.name)
             number = 0
             for group in range(file.num_row_groups):
                 rows = file.metadata.row_group(group).num_rows
@@ -104,15 +108,6 @@ class ParquetPairs(FoundPairs):
                     self.report.add(f"row group cannot be read ({type(error).__name__})", told)
                 finally:
                     number += rows
-
-    def _columns(self, path: Path, schema: Any) -> str:
-        caption = self._caption or next((name for name in CAPTIONS if name in schema.names), "caption")
-        for wanted in (self._image, caption):
-            if wanted not in schema.names:
-                raise ValueError(
-                    f"{path} has no column {wanted!r}, only {', '.join(schema.names)}: name them by image= and caption="
-                )
-        return caption
 
     def _row(self, path: Path, group: int, row: int, name: str, text: Any) -> Found | None:
         if isinstance(text, list) and text:

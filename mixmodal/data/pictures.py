@@ -6,6 +6,7 @@ that its header states is checked before a single pixel is decoded.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import warnings
@@ -18,7 +19,9 @@ from PIL import ImageOps
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
-MOST_PIXELS = 64_000_000
+MOST_PIXELS = 50_000_000  # WebP takes up to 20 bytes for each while it decodes, the others at most 9
+MOST_SCANS = 100  # of a progressive JPEG: each is a walk over all pixels, and a few bytes are enough to ask for one
+STRIP = 2**22
 WHITE = (255, 255, 255)
 _WITH_ALPHA = ("RGBA", "LA", "PA", "La", "RGBa")
 
@@ -98,8 +101,12 @@ def decode(
                 # A JPEG decodes at 1/2, 1/4 or 1/8 for less work; twice the wanted size leaves resizing its quality.
                 least = size if patch is None else min(fitted(picture.height, picture.width, size, patch))
                 picture.draft(None, (2 * least, 2 * least))
+            if "progressive" in picture.info:
+                _count_scans(picture.fp)
             picture.load()
             rgb = in_colour(upright(picture), background)
+        except PictureError:
+            raise
         except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error ...
             raise PictureError("broken while decoding", f"{type(error).__name__}: {error}") from error
     if size is not None:
@@ -108,16 +115,37 @@ def decode(
     return np.array(rgb, np.uint8)
 
 
+def _count_scans(stream: BinaryIO) -> None:
+    at = stream.tell()
+    stream.seek(0)
+    count = stream.read().count(b"\xff\xda")
+    stream.seek(at)
+    if count > MOST_SCANS:
+        raise PictureError(f"over {MOST_SCANS} scans", f"it has {count}")
+
+
 def upright(picture: Pillow.Image) -> Pillow.Image:
-    """The picture turned and mirrored as its EXIF entry asks; as it lies where that entry cannot be read."""
-    try:
-        return ImageOps.exif_transpose(picture)
-    except Exception:  # anything writes EXIF, and nothing in it is owed; the pixels themselves are good
-        return picture
+    """The same picture, turned and mirrored as its EXIF entry asks; as it lies where that entry cannot be read."""
+    # Anything writes EXIF, and nothing in it is owed; the pixels themselves are good.
+    with contextlib.suppress(Exception):
+        ImageOps.exif_transpose(picture, in_place=True)
+    return picture
 
 
 def in_colour(picture: Pillow.Image, background: tuple[int, int, int] = WHITE) -> Pillow.Image:
     """The picture in mode RGB: alpha over `background`; palette, grey, CMYK, one bit and 16 bits converted."""
+    if picture.mode == "RGB" and "transparency" not in picture.info:
+        return picture
+    # Strip by strip: whole, a large picture would take several times its memory on the way.
+    out = Pillow.new("RGB", picture.size)
+    rows = max(1, STRIP // picture.width)
+    for top in range(0, picture.height, rows):
+        strip = picture.crop((0, top, picture.width, min(top + rows, picture.height)))
+        out.paste(_in_colour(strip, background), (0, top))
+    return out
+
+
+def _in_colour(picture: Pillow.Image, background: tuple[int, int, int]) -> Pillow.Image:
     if picture.mode.startswith("I"):
         # Pillow would clip 16-bit grey at 255 instead of scaling it.
         grey = np.floor(np.asarray(picture).astype(np.float64) / 257 + 0.5)

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol
+
+from mixmodal.data.report import Report
 
 MOST_BYTES = 128 * 2**20  # of one file before it is decoded
 
@@ -107,13 +110,33 @@ def inside(path: Path, root: Path) -> bool:
 
 
 def why_not(root: Path, name: str) -> str | None:
-    """The reason why a file named in a list cannot be used: it leaves the folder of the list, or is not there."""
+    """The reason why a file of this name cannot be used: it leaves the folder, is not there, or is no plain file."""
     try:
         path = root / name
-        within, there = inside(path, root), path.is_file()
-    except (OSError, ValueError):  # a name too long for the system, or with a zero byte
+        within, there, plain = inside(path, root), path.exists(), path.is_file()
+    except (OSError, ValueError, RuntimeError):  # a name too long for the system, a zero byte in it, links in a circle
         return "file not found"
-    return None if within and there else "file not found" if within else "path leaves the folder"
+    if not within:
+        return "path leaves the folder"
+    # A pipe would be waited for without end.
+    return None if plain else "no plain file" if there else "file not found"
+
+
+def walked(root: Path, report: Report) -> Iterator[str]:
+    """The names of all files in a folder and in those in it, in order; hidden ones, and those named __*, are not told.
+
+    A folder that is a link, or cannot be read, is reported.
+    """
+
+    def unread(error: OSError) -> None:
+        report.add("folder cannot be read", Path(error.filename).relative_to(root).as_posix())
+
+    for place, folders, files in os.walk(root, onerror=unread):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
+        for name in folders:
+            if os.path.islink(os.path.join(place, name)):
+                report.add("folder is a link", Path(place, name).relative_to(root).as_posix())
+        yield from (Path(place, n).relative_to(root).as_posix() for n in sorted(files) if not n.startswith("."))
 
 
 def megabytes(count: int) -> str:

@@ -16,13 +16,14 @@ import warnings
 from collections.abc import Iterator, Sequence
 from functools import cache
 from inspect import cleandoc
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from mixmodal.data.pairs import HELD_OUT, checked_split, names_of
-from mixmodal.data.places import MOST_BYTES, inside, megabytes
-from mixmodal.data.report import Report
+from mixmodal.data.places import MOST_BYTES, megabytes, walked, why_not
+from mixmodal.data.report import Report, why_no_text
 from mixmodal.parts import Document, Text
 
 LONGEST = 400
@@ -78,19 +79,33 @@ class Prose(Paragraphs):
 class TextFile(Paragraphs):
     """One's own text: the paragraphs of a UTF-8 file, between blank lines, cut at sentences to bounded length.
 
-    Units: `held_out` is the share of the paragraphs that is held out, chosen by a hash of each.
-    Raises: FileNotFoundError; ValueError if the file is no text, or has no paragraph long enough.
+    Units: `held_out` is the share of the paragraphs that is held out, chosen by a hash of each; `most_bytes` of the
+    file.
+    Raises: FileNotFoundError; ValueError if the file is no text, or too large, or has no paragraph.
     """
 
     def __init__(
-        self, path: str | os.PathLike, split: str = "train", longest: int = LONGEST, held_out: float = HELD_OUT
+        self,
+        path: str | os.PathLike,
+        split: str = "train",
+        longest: int = LONGEST,
+        held_out: float = HELD_OUT,
+        most_bytes: int = MOST_BYTES,
     ) -> None:
         path = Path(path)
+        if path.exists() and not path.is_file():
+            raise ValueError(f"{path} is no plain file: give a file of text, or a folder of them")
+        if path.stat().st_size > most_bytes:
+            raise ValueError(
+                f"{path} has {megabytes(path.stat().st_size)}, and all of it is held in memory: split it into a folder"
+                " of smaller files, or read with a larger `most_bytes`"
+            )
         try:
-            text = path.read_text("utf-8-sig")
+            paragraphs = list(_paragraphs(path))
         except UnicodeDecodeError as error:
             raise ValueError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}): convert it") from error
-        paragraphs = _paragraphs(text)
+        if reason := next(filter(None, map(why_no_text, paragraphs)), None):
+            raise ValueError(f"{path} {reason}: it is no text, or look at its bytes")
         wanted = names_of(split, paragraphs, held_out)
         cut = [piece for paragraph in paragraphs if paragraph in wanted for piece in pieces(paragraph, longest)]
         super().__init__(path.stem, cut)
@@ -116,7 +131,7 @@ class TextFolder(Paragraphs):
         if not root.is_dir():
             raise FileNotFoundError(f"no folder at {path}: give the folder that holds the texts")
         self.report = Report()
-        paragraphs = [p for file in _texts(root) for p in self._read(file, root, most_bytes)]
+        paragraphs = [p for name in walked(root, self.report) for p in self._read(root, name, most_bytes)]
         wanted = names_of(split, paragraphs, held_out)
         cut = [piece for paragraph in paragraphs if paragraph in wanted for piece in pieces(paragraph, longest)]
         if not cut:
@@ -124,16 +139,17 @@ class TextFolder(Paragraphs):
             raise ValueError(f"no paragraph for split {split!r} in {path} ({left_out}): put texts in UTF-8 there")
         super().__init__(root.name, cut)
 
-    def _read(self, file: Path, root: Path, most: int) -> list[str]:
-        name = file.relative_to(root).as_posix()
-        reason = "empty file"
+    def _read(self, root: Path, name: str, most: int) -> list[str]:
+        reason = why_not(root, name) if name.endswith((".txt", ".md")) else "ending of no text"
         try:
-            if not inside(file, root):
-                reason = "path leaves the folder"
-            elif file.stat().st_size > most:
+            if reason is None and (root / name).stat().st_size > most:
                 reason = f"file over {megabytes(most)}"
-            elif paragraphs := _paragraphs(file.read_text("utf-8-sig")):
-                return paragraphs
+            if reason is None:
+                paragraphs = list(_paragraphs(root / name))
+                no_text = next(filter(None, map(why_no_text, paragraphs)), None)
+                if paragraphs and not no_text:
+                    return paragraphs
+                reason = f"file {no_text}" if no_text else "empty file"
         except UnicodeDecodeError:
             reason = "file is not UTF-8 text"
         except OSError:
@@ -161,28 +177,34 @@ class TinyShakespeare(TextFile):
         super().__init__(path, split, longest, held_out)
 
 
-def _texts(root: Path) -> Iterator[Path]:
-    for place, folders, files in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
-        yield from (Path(place, f) for f in sorted(files) if f.endswith((".txt", ".md")) and not f.startswith("."))
-
-
-def _paragraphs(text: str) -> list[str]:
-    return [plain for paragraph in re.split(r"\n\s*\n", text) if (plain := " ".join(paragraph.split()))]
+def _paragraphs(path: Path) -> Iterator[str]:
+    held: list[str] = []
+    with open(path, encoding="utf-8-sig") as stream:
+        for line in chain(stream, ("",)):
+            words = " ".join(line.split())
+            if words:
+                held.append(words)
+            elif held:
+                yield " ".join(held)
+                held = []
 
 
 def pieces(paragraph: str, longest: int = LONGEST) -> Iterator[str]:
     """The paragraph in runs of whole sentences of at most `longest` characters; longer sentences cut at spaces."""
     held = ""
     for sentence in _SENTENCE_END.split(paragraph):
-        while len(sentence) > longest:
-            cut = sentence.rfind(" ", 1, longest + 1)
-            cut = longest if cut < 1 else cut
+        at = 0  # by place, not by cutting off: a sentence may be the whole file
+        while len(sentence) - at > longest:
+            cut = sentence.rfind(" ", at + 1, at + longest + 1)
+            cut = at + longest if cut < 0 else cut
             if held:
                 yield held
                 held = ""
-            yield sentence[:cut]
-            sentence = sentence[cut:].lstrip()
+            yield sentence[at:cut]
+            at = cut
+            while sentence[at : at + 1].isspace():
+                at += 1
+        sentence = sentence[at:]
         if held and len(held) + 1 + len(sentence) > longest:
             yield held
             held = ""

@@ -10,12 +10,13 @@ import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from mixmodal.data.places import Piece, inner_name
 from mixmodal.data.report import Report
 
 BLOCK = 512
+MOST_HEADER = 2**20
 _COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZ": "bunzip2", b"\xfd7": "unxz", b"\x28\xb5": "unzstd"}
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 MOST_SHARDS = 1_000_000
@@ -71,8 +72,10 @@ def members(path: Path, report: Report) -> Iterator[tuple[str, Piece]]:
         stream.seek(0)
         last = 0
         try:
-            with tarfile.open(fileobj=stream, mode="r:", errors="replace") as archive:
+            with tarfile.open(fileobj=_Headers(stream), mode="r:", errors="replace") as archive:
                 for member in archive:
+                    if member.size < 0 or archive.offset <= last:
+                        raise tarfile.ReadError("a header leads back")
                     archive.members = []  # it would keep every header that it has seen
                     told = f"{path.name}/{member.name}"
                     name = inner_name(member.name)
@@ -85,12 +88,24 @@ def members(path: Path, report: Report) -> Iterator[tuple[str, Piece]]:
                     else:
                         yield name, Piece(path, member.offset_data, member.size)
                     last = archive.offset
-        except (tarfile.TarError, ValueError, OverflowError, EOFError, RecursionError) as error:
-            return report.add(f"archive breaks off: {error}", path.name)
+        except Exception as error:  # a broken header surfaces as almost any exception, from OverflowError to KeyError
+            return report.add(f"archive breaks off: {error or type(error).__name__}", path.name)
         # tarfile takes a broken header for the end; a true end is a block of zeros.
         stream.seek(last)
         if stream.read(BLOCK) != bytes(BLOCK):
             report.add("archive breaks off: what lies behind is lost", path.name)
+
+
+class _Headers:
+    """A stream of headers alone: tarfile would read one of any length into memory."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self.seek, self.tell = stream, stream.seek, stream.tell
+
+    def read(self, count: int) -> bytes:
+        if not 0 <= count <= MOST_HEADER:
+            raise tarfile.ReadError(f"a header of {count} bytes")
+        return self._stream.read(count)
 
 
 def samples(path: Path, report: Report) -> Iterator[Sample]:

@@ -10,6 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from mixmodal.config import Recipe, unknown
+from mixmodal.data import OF_MIXTURE
+
+WINDOW = {"longest": 240, "pictures": 1}  # of a document, so that it fits into a row of the small recipes
 
 
 def recipes() -> dict[str, Callable[[], Recipe]]:
@@ -34,24 +37,28 @@ def recipe(name: str) -> Recipe:
     return known[name]()
 
 
-def own_data(chosen: Recipe, path: Path) -> Recipe:
-    """The recipe with every source that reads a folder or JSON lines reading `path` instead.
+def own_data(chosen: Recipe, path: str | Path) -> Recipe:
+    """The recipe with every source that reads a folder reading what lies at `path`, or named data, instead.
 
-    Raises:  ValueError if the recipe has no such source.
+    Raises:  ValueError if the recipe has no such source, or no reader takes what lies there; FileNotFoundError if
+             nothing does.
     """
-    kind = "pairs" if path.suffix == ".jsonl" else "folder"
-    found = False
+    from mixmodal.data import options_of, source_class
+    from mixmodal.data.named import NAMED
+    from mixmodal.data.opening import kind_of
+
+    if not any(spec.get("kind") == "folder" for spec in chosen.sources.values()):
+        raise ValueError(f"recipe {chosen.name!r} reads no folder: --data is for recipes that do (own_32)")
+    kind = kind_of(path)
+    known = options_of(source_class(kind)) or []
+    told = {"kind": kind} if kind in NAMED else {"kind": kind, "path": str(path)}
+    told |= WINDOW if "pictures" in known else {}
 
     def pointed(specs: dict) -> dict:
-        nonlocal found
         out = {}
         for name, spec in specs.items():
-            own = spec.get("kind") in ("folder", "pairs")
-            found |= own
-            out[name] = {**spec, "kind": kind, "path": str(path)} if own else spec
+            kept = {key: value for key, value in spec.items() if key in (*OF_MIXTURE, *known) and key != "path"}
+            out[name] = {**kept, **told} if spec.get("kind") == "folder" else spec
         return out
 
-    chosen = replace(chosen, sources=pointed(chosen.sources), valid=pointed(chosen.valid))
-    if not found:
-        raise ValueError(f"recipe {chosen.name!r} reads no folder: --data is for recipes that do (own_32, own_64)")
-    return chosen
+    return replace(chosen, sources=pointed(chosen.sources), valid=pointed(chosen.valid))

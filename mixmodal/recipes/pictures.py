@@ -43,7 +43,7 @@ def tiles_32() -> Recipe:
 
 
 def own_32() -> Recipe:
-    """Your own pictures with captions, at 32 px: `mixmodal train own_32 --data FOLDER_OR_JSONL`."""
+    """Your own pictures with captions, or documents, at 32 px: `mixmodal train own_32 --data PATH`."""
     return _recipe("own_32", {"kind": "folder", "path": "", "size": 32}, steps=3000)
 
 
