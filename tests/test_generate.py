@@ -104,6 +104,11 @@ def test_batched_equals_single_for_requests_of_every_kind_on_the_same_trajectory
         assert min(float(np.abs(values - twin).max()) for twin in twins) <= 1e-4
 
 
+def test_requests_of_every_length_run_in_bf16(model):
+    for document in generate(model, requests(), dtype=torch.bfloat16):
+        assert all(not part.empty for part in document.parts if part.medium == "image")
+
+
 def test_more_requests_than_live_ones_are_all_made_and_told_as_they_finish(model):
     told = {}
     many = [replace(request, seed=seed) for seed in range(2) for request in requests()]

@@ -23,15 +23,15 @@ def rate(hits: Iterable[bool]) -> dict[str, float]:
     return {"value": share, "low": max(0.0, middle - half), "high": min(1.0, middle + half)}
 
 
-def mean(values: Iterable[float]) -> dict[str, float]:
-    """The mean of values with its 95 % interval (normal): {"value", "low", "high"}."""
+def mean_share(values: Iterable[float]) -> dict[str, float]:
+    """The mean of shares, each from 0 to 1, with its 95 % interval (normal, cut there): {"value", "low", "high"}."""
     values = [float(value) for value in values]
     count = len(values)
     if not count:
         return {"value": math.nan, "low": math.nan, "high": math.nan}
     middle = sum(values) / count
     spread = math.sqrt(sum((v - middle) ** 2 for v in values) / max(1, count - 1) / count)
-    return {"value": middle, "low": middle - Z95 * spread, "high": middle + Z95 * spread}
+    return {"value": middle, "low": max(0.0, middle - Z95 * spread), "high": min(1.0, middle + Z95 * spread)}
 
 
 def told(score: dict[str, float]) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 
 from mixmodal.data import make_source
 from mixmodal.judge.glyphs import likeness, read
-from mixmodal.judge.intervals import mean, rate
+from mixmodal.judge.intervals import mean_share, rate
 from mixmodal.judge.suites import Exam
 from mixmodal.parts import Document, Image, Text
 
@@ -31,7 +31,7 @@ def examine(exam: Exam) -> dict[str, Any]:
         ]
         said = [made.parts[-1].text.replace(" ", "") for made in exam.answers(shown)]
         scores[f"{prefix}image_to_text.exact"] = rate(a == b for a, b in zip(said, words, strict=True))
-        scores[f"{prefix}image_to_text.letters"] = mean(likeness(a, b) for a, b in zip(said, words, strict=True))
+        scores[f"{prefix}image_to_text.letters"] = mean_share(likeness(a, b) for a, b in zip(said, words, strict=True))
         if split == "font":
             continue  # a prompt does not name the font, so writing is asked once
         asked = [
@@ -40,5 +40,5 @@ def examine(exam: Exam) -> dict[str, Any]:
         ]
         drawn = [read(made.parts[-1].pixels) for made in exam.answers(asked)]
         scores["text_to_image.exact"] = rate(a == b for a, b in zip(drawn, words, strict=True))
-        scores["text_to_image.letters"] = mean(likeness(a or "", b) for a, b in zip(drawn, words, strict=True))
+        scores["text_to_image.letters"] = mean_share(likeness(a or "", b) for a, b in zip(drawn, words, strict=True))
     return scores

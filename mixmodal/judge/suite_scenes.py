@@ -10,7 +10,7 @@ import numpy as np
 from mixmodal.data import make_source
 from mixmodal.data.worlds.scene_grammar import same_meaning
 from mixmodal.data.worlds.scenes import level_of
-from mixmodal.judge.intervals import mean, rate
+from mixmodal.judge.intervals import mean_share, rate
 from mixmodal.judge.scenes import judge
 from mixmodal.judge.suites import Exam
 from mixmodal.parts import Document, Image, Text
@@ -39,7 +39,7 @@ def examine(exam: Exam) -> dict[str, Any]:
             for made, caption in zip(exam.answers(asked), captions, strict=True)
         ]
         scores[f"{prefix}text_to_image.exact"] = rate(verdict.exact for verdict in verdicts)
-        scores[f"{prefix}text_to_image.parts"] = mean(verdict.fraction for verdict in verdicts)
+        scores[f"{prefix}text_to_image.parts"] = mean_share(verdict.fraction for verdict in verdicts)
         for part in ("background", "count", "colours", "shapes", "sizes", "relation"):
             scores[f"{prefix}text_to_image.{part}"] = rate(v.parts.get(part, False) for v in verdicts)
         shown = [
@@ -69,5 +69,5 @@ def _nearest(world: Any, spec: dict, captions: list[str], seed: int) -> dict[str
         verdicts.append(judge(trained.render(scenes[int(np.argmax(shared))]), caption, level))
     return {
         "nearest_training.exact": rate(v.exact for v in verdicts),
-        "nearest_training.parts": mean(v.fraction for v in verdicts),
+        "nearest_training.parts": mean_share(v.fraction for v in verdicts),
     }

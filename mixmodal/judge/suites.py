@@ -86,12 +86,12 @@ def bits_per_byte(exam: Exam) -> float | None:
     if not any(spec.get("kind") in ("prose", "file") for spec in exam.about.get("sources", {}).values()):
         return None
     prose = make_source({"kind": "prose", "split": "heldout"})
-    speaker = exam.model.speaker
+    speaker, device = exam.model.speaker, next(exam.model.parameters()).device
     nats = spelled = 0.0
     for number in range(min(prose.size, PROSE_DOCUMENTS)):
         document = prose.document(number, np.random.default_rng(number))
         sequence = exam.model.lay_out(document, np.random.default_rng(number))
-        batch = collate([sequence], [[0]], len(sequence), {speaker.name: speaker.blank()})
+        batch = collate([sequence], [[0]], len(sequence), {speaker.name: speaker.blank()}).to(device)
         total, _ = exam.model.losses(batch)[f"{speaker.name}.nll"]
         nats += float(total)
         spelled += len(document.parts[0].text.encode())
