@@ -100,15 +100,23 @@ def attend(q_BHLE: Tensor, k_BHKE: Tensor, v_BHKE: Tensor, seen: Sight) -> Tenso
     groups = q_BHLE.shape[1] // k_BHKE.shape[1]
     if seen.block is not None:
         return flex_attention(q_BHLE, k_BHKE, v_BHKE, block_mask=seen.block, enable_gqa=groups > 1)
+    if seen.segments is None and seen.plain:
+        return _attend_plainly(q_BHLE, k_BHKE, v_BHKE, seen.mask_B1LK)
+    if seen.segments is None:
+        return scaled_dot_product_attention(q_BHLE, k_BHKE, v_BHKE, attn_mask=seen.mask_B1LK, enable_gqa=groups > 1)
     if groups > 1:
         k_BHKE, v_BHKE = (x.repeat_interleave(groups, dim=1) for x in (k_BHKE, v_BHKE))
-    if seen.segments is not None:
-        return _attend_segments(q_BHLE, k_BHKE, v_BHKE, seen.segments)
-    if not seen.plain:
-        return scaled_dot_product_attention(q_BHLE, k_BHKE, v_BHKE, attn_mask=seen.mask_B1LK)
-    scores = (q_BHLE * q_BHLE.shape[-1] ** -0.5) @ k_BHKE.transpose(-1, -2)
-    scores = scores.masked_fill(~seen.mask_B1LK, -torch.inf)
-    return scores.float().softmax(-1).to(v_BHKE.dtype) @ v_BHKE
+    return _attend_segments(q_BHLE, k_BHKE, v_BHKE, seen.segments)
+
+
+def _attend_plainly(q: Tensor, k: Tensor, v: Tensor, mask_B1LK: Tensor) -> Tensor:
+    """Matmul and softmax; heads that share keys and values ask in one product, so that nothing is repeated."""
+    rows, heads, length, size = q.shape
+    shared = k.shape[1]
+    scores = (q * size**-0.5).reshape(rows, shared, heads // shared * length, size) @ k.transpose(-1, -2)
+    scores = scores.view(rows, heads, length, -1).masked_fill(~mask_B1LK, -torch.inf)
+    weights = scores.softmax(-1, dtype=torch.float32).to(v.dtype)
+    return (weights.view(rows, shared, heads // shared * length, -1) @ v).view(rows, heads, length, size)
 
 
 def find_segments(place: Place) -> tuple[Segment, ...]:

@@ -7,12 +7,14 @@ from torch import Tensor
 
 from mixmodal.attention import Sight, visible_mask
 from mixmodal.config import TrunkConfig
-from mixmodal.sequence import Batch, Place
+from mixmodal.sequence import PADDING, Batch, Place
 
 
 class Cache:
     """Room for `slots` sequences of `capacity` positions; it grows when a sequence needs more.
 
+    New keys and values are written behind what their slot holds, and read where they stand. Slots that follow one
+    another are read without a copy.
     Shapes:  keys and values [layer, slot, G, K, E]; places [slot, K].
     Units:   memory is 2 * depth * slots * capacity * kv_heads * head_size numbers of `dtype`.
     """
@@ -29,56 +31,66 @@ class Cache:
         shape = (config.depth, slots, config.kv_heads, capacity, config.head_size)
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
-        self.place = Place(*(torch.full((slots, capacity), -1, dtype=torch.int32, device=device) for _ in range(4)))
+        self.place = Place(
+            *(torch.full((slots, capacity), PADDING, dtype=torch.int32, device=device) for _ in range(4))
+        )
         self.used = [0] * slots
-        self._rows = torch.zeros(0, dtype=torch.long)
-        self._prefix = 0
-        self._fresh: list[tuple[Tensor, Tensor]] = []
+        self._slots: list[int] = []
+        self._rows: slice | Tensor = slice(0)
+        self._at: tuple[Tensor | slice, ...] = ()
+        self._fresh = Place(*(torch.zeros(0) for _ in range(4)))
 
     def clear(self, slot: int) -> None:
         """Forget what `slot` holds."""
         self.used[slot] = 0
-        self.place.doc[slot] = -1
+        self.place.doc[slot] = PADDING
 
     def open(self, slots: list[int], batch: Batch, cos_BLE: Tensor, sin_BLE: Tensor) -> Sight:
         """What the rows of `batch` see: row i continues the sequence in slots[i], none of them kept yet."""
-        self._rows = torch.tensor(slots, device=self.keys.device)
-        self._prefix = max(self.used[slot] for slot in slots)
-        self._fresh = []
-        block = batch.place._replace(doc=torch.where(batch.place.doc >= 0, 0, -1).to(torch.int32))
-        held = Place(*(f[self._rows, : self._prefix] for f in self.place))
-        keys = Place(*(torch.cat(pair, dim=1) for pair in zip(held, block, strict=True)))
-        return Sight(cos_BLE, sin_BLE, visible_mask(block, keys))
+        rows, length = batch.shape
+        begins = [self.used[slot] for slot in slots]
+        self._end = max(begins) + length
+        self._grow(self._end)
+        device = self.keys.device
+        self._slots = slots
+        follow = slots == list(range(slots[0], slots[0] + rows))
+        self._rows = slice(slots[0], slots[0] + rows) if follow else torch.tensor(slots, device=device)
+        if follow and len(set(begins)) == 1:
+            self._at = (self._rows, slice(begins[0], self._end))
+        else:
+            at_BL = torch.tensor(begins, device=device)[:, None] + torch.arange(length, device=device)
+            self._at = (torch.tensor(slots, device=device)[:, None], at_BL)
+        block = batch.place._replace(doc=torch.where(batch.place.doc >= 0, 0, PADDING).to(torch.int32))
+        self._fresh = block
+        for held, new in zip(self.place, block, strict=True):
+            held[self._at] = new
+        mask = visible_mask(block, Place(*(f[self._rows, : self._end] for f in self.place)))
+        self.place.doc[self._at] = PADDING  # scratch, unless it is kept
+        return Sight(cos_BLE, sin_BLE, mask, plain=False)  # forwards alone, SDPA is the fastest
 
     def extend(self, layer: int, k_BGLE: Tensor, v_BGLE: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of the opened rows, held ones first, then the given."""
-        self._fresh.append((k_BGLE, v_BGLE))
-        if self._prefix == 0:
-            return k_BGLE, v_BGLE
-        held_k = self.keys[layer, self._rows, :, : self._prefix]
-        held_v = self.values[layer, self._rows, :, : self._prefix]
-        return torch.cat((held_k, k_BGLE), dim=2), torch.cat((held_v, v_BGLE), dim=2)
+        """Keys and values of the opened rows: what their slots hold, then the given."""
+        slot, at = self._at
+        for held, new in ((self.keys[layer], k_BGLE), (self.values[layer], v_BGLE)):
+            if isinstance(at, slice):
+                held[slot, :, at] = new
+            else:
+                held[slot, :, at] = new.transpose(1, 2).to(held.dtype)
+        return self.keys[layer, self._rows, :, : self._end], self.values[layer, self._rows, :, : self._end]
 
-    def keep(self, batch: Batch, rows: list[int]) -> None:
-        """Write what the opened `rows` of `batch` have just computed behind what their slots hold."""
-        length = batch.shape[1]
-        slots = self._rows[rows].tolist()
-        needed = max(self.used[slot] for slot in slots) + length
-        while needed > self.keys.shape[3]:
-            self._grow()
-        at = torch.tensor([[self.used[slot] + i for i in range(length)] for slot in slots], device=self.keys.device)
-        where = torch.tensor(slots, device=self.keys.device)[:, None]
-        for layer, (k, v) in enumerate(self._fresh):
-            self.keys[layer, where, :, at] = k[rows].transpose(1, 2).to(self.keys.dtype)
-            self.values[layer, where, :, at] = v[rows].transpose(1, 2).to(self.values.dtype)
-        for held, new in zip(self.place, batch.place, strict=True):
-            held[where, at] = new[rows]
-        self.place.doc[where, at] = torch.where(batch.place.doc[rows] >= 0, 0, -1).to(torch.int32)
-        for slot in slots:
-            self.used[slot] += length
+    def keep(self) -> None:
+        """Let the opened rows stay: what comes next in their slots stands behind them."""
+        self.place.doc[self._at] = self._fresh.doc
+        for slot in self._slots:
+            self.used[slot] += self._fresh.doc.shape[1]
 
-    def _grow(self) -> None:
-        """Twice the capacity."""
-        self.keys = torch.cat((self.keys, torch.zeros_like(self.keys)), dim=3)
-        self.values = torch.cat((self.values, torch.zeros_like(self.values)), dim=3)
-        self.place = Place(*(torch.cat((f, torch.full_like(f, -1)), dim=1) for f in self.place))
+    def _grow(self, needed: int) -> None:
+        """At least the needed capacity, and then half as much again, so that it is seldom asked for."""
+        capacity = self.keys.shape[3]
+        if needed <= capacity:
+            return
+        more = needed + needed // 2 - capacity
+        depth, slots, groups, _, size = self.keys.shape
+        room = self.keys.new_zeros(depth, slots, groups, more, size)
+        self.keys, self.values = torch.cat((self.keys, room), dim=3), torch.cat((self.values, room), dim=3)
+        self.place = Place(*(torch.cat((f, f.new_full((slots, more), PADDING)), dim=1) for f in self.place))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import os
@@ -19,9 +20,11 @@ from torch import Tensor
 
 from mixmodal.config import ModelConfig, from_json, to_json
 from mixmodal.model import Model
+from mixmodal.parallel import ALONE, Ranks
+from mixmodal.stored import Stored
 
 FORMAT = 1  # of models
-RUN_FORMAT = 2  # of checkpoints of runs: since 2 they say how long each file is
+RUN_FORMAT = 3  # of checkpoints of runs: since 2 they say how long each file is, since 3 each rank may have its own
 RESUMED = (1, RUN_FORMAT)  # the oldest and the newest that is gone on from
 ASSET = "@file:"  # an option this long is a file of its own beside config.json
 ASSET_LENGTH = 1000
@@ -268,35 +271,47 @@ def save_run(
     *,
     keep: int = 2,
     scores: dict[int, float] | None = None,
+    ranks: Ranks = ALONE,
 ) -> Path:
     """A checkpoint of a run in `folder`/checkpoints; it counts only once it is whole. Then older ones go.
 
     `tensors` are files by name ("weights", "optimizer", ...), `state` what JSON can hold; `keep` and `scores` as in
-    `prune`.
-    Raises:  OSError if the disk does not take it; what was there before is untouched.
+    `prune`. Of several ranks each writes what is its own; they share the folder, and each calls this.
+    Raises:  OSError on all ranks if the disk does not take it; what was there before is untouched.
     """
     home = folder / "checkpoints"
-    home.mkdir(parents=True, exist_ok=True)
-    for left in home.glob("*.part"):
-        shutil.rmtree(left, ignore_errors=True)
     aside, final = home / f"step_{step:08d}.part", home / f"step_{step:08d}"
-    aside.mkdir()
+    part = f".{ranks.rank}-of-{ranks.count}" if ranks.count > 1 else ""
     try:
-        for name, entries in tensors.items():
-            write_tensors(aside / f"{name}.safetensors", entries)
-        sizes = {file.name: file.stat().st_size for file in sorted(aside.iterdir())}
-        write_json(aside / "state.json", {"format": RUN_FORMAT, "step": step, "files": sizes, **state})
+        with ranks.agreeing():
+            if ranks.first:
+                home.mkdir(parents=True, exist_ok=True)
+                for left in home.glob("*.part"):
+                    shutil.rmtree(left, ignore_errors=True)
+                aside.mkdir()
+        with ranks.agreeing():
+            for name, entries in tensors.items():
+                write_tensors(aside / f"{name}{part}.safetensors", entries)
+        with ranks.agreeing():
+            if ranks.first:
+                sizes = {file.name: file.stat().st_size for file in sorted(aside.iterdir())}
+                if len(sizes) < len(tensors) * ranks.count:
+                    raise OSError(errno.ENOENT, "the files of other ranks are not there: all machines share a folder")
+                write_json(aside / "state.json", {"format": RUN_FORMAT, "step": step, "files": sizes, **state})
     except OSError:
-        shutil.rmtree(aside, ignore_errors=True)  # its half would take the room that the next one needs
+        if ranks.first:
+            shutil.rmtree(aside, ignore_errors=True)  # its half would take the room that the next one needs
         raise
-    _to_disk(aside)
-    shutil.rmtree(final, ignore_errors=True)
-    os.replace(aside, final)
-    _to_disk(home)
-    for later in checkpoints(folder):
-        if home_step(later) > step:  # not whole, or the run would have gone on from there
-            shutil.rmtree(later, ignore_errors=True)
-    prune(folder, keep, scores)
+    with ranks.agreeing():
+        if ranks.first:
+            _to_disk(aside)
+            shutil.rmtree(final, ignore_errors=True)
+            os.replace(aside, final)
+            _to_disk(home)
+            for later in checkpoints(folder):
+                if home_step(later) > step:  # not whole, or the run would have gone on from there
+                    shutil.rmtree(later, ignore_errors=True)
+            prune(folder, keep, scores)
     return final
 
 
@@ -352,9 +367,7 @@ def lacks(home: Path) -> str:
     return ""
 
 
-def load_run(
-    folder: Path, say: Callable[[str], None] = lambda _: None
-) -> tuple[dict[str, dict[str, Tensor]], dict] | None:
+def load_run(folder: Path, say: Callable[[str], None] = lambda _: None) -> tuple[dict[str, Stored], dict] | None:
     """What the newest whole checkpoint of a run holds, None if none was ever finished; what is passed over is said.
 
     Raises:  ValueError for a format that is not known, or if there are checkpoints and none is whole.
@@ -366,7 +379,9 @@ def load_run(
         why = lacks(home)
         if not why:
             try:
-                tensors = {file.stem: load_file(file) for file in home.glob("*.safetensors")}
+                tensors: dict[str, Stored] = {}
+                for file in sorted(home.glob("*.safetensors")):
+                    tensors.setdefault(file.name.partition(".")[0], Stored()).add(file)
                 return tensors, json.loads((home / "state.json").read_text(encoding="utf8"))
             except (SafetensorError, OSError) as error:
                 why = str(error)

@@ -6,7 +6,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from tyro.conf import Positional, arg, subcommand
@@ -14,6 +14,9 @@ from tyro.conf import Positional, arg, subcommand
 from mixmodal.cli_data import Data
 from mixmodal.cli_doctor import Doctor
 from mixmodal.cli_share import Import, Merge, Push
+
+if TYPE_CHECKING:
+    from mixmodal.config import Recipe
 
 
 @dataclass
@@ -28,18 +31,26 @@ class Train:
     """Go on from the newest checkpoint in the folder."""
     dry_run: bool = False
     """Only tell what it would cost."""
+    gpus: int = 0
+    """With --dry-run: tell it for so many GPUs of a cluster."""
+    gpu: str = "h200"
+    """Which GPU: b200, h200, h100, a100, l40s or 4090."""
+    processes: int = 1
+    """How many processes of this machine train together: on a CPU, one for each core; on GPUs, one for each."""
+    shard: bool = False
+    """Divide the model among the processes, where it is too large for each; see docs/cluster.md."""
     data: Path | None = None
-    """Your own folder of pictures with captions beside them, or JSON lines: for recipes that read a folder."""
+    """Your own data, whatever `mixmodal data check` takes: for recipes that read a folder (own_32)."""
     set: tuple[str, ...] = ()
     """Settings as dotted.key=value, for example optim.rate=0.001 model.trunk.depth=8."""
 
     def run(self) -> None:
         """Train, or tell the cost."""
         from mixmodal.config import Recipe, from_json, override
-        from mixmodal.prepare import prepare
         from mixmodal.recipes import own_data, recipe
-        from mixmodal.train import train
 
+        if self.gpus and not self.dry_run:
+            raise ValueError("--gpus only tells a cost: add --dry-run, or start with torchrun (docs/cluster.md)")
         named = Path(self.recipe)
         folder = self.out or (named if (named / "recipe.json").exists() else Path("runs") / self.recipe)
         kept = folder / "recipe.json"
@@ -56,12 +67,30 @@ class Train:
             chosen = own_data(chosen, self.data)
         chosen = override(chosen, self.set)
         if self.dry_run:
-            run = prepare(chosen)
-            for line in run.cost.lines(run.peak, chosen.steps, chosen.minutes):
-                print(line)
+            self._tell(chosen)
+        elif self.processes > 1:
+            from mixmodal.parallel import together
+            from mixmodal.train import train_as
+
+            together(self.processes, train_as, chosen, folder, self.resume, sharded=self.shard)
+        else:
+            from mixmodal.parallel import joined
+            from mixmodal.train import train_as
+
+            with joined(self.shard) as ranks:
+                train_as(ranks, chosen, folder, self.resume)
+
+    def _tell(self, chosen: Recipe) -> None:
+        from mixmodal.cluster import job_of, lines
+        from mixmodal.prepare import prepare
+
+        run = prepare(chosen)
+        if self.gpus:
+            told = lines(job_of(run.model, run.recipe), self.gpu, self.gpus, chosen.steps, self.shard or None)
+            print("\n".join(told))
             return
-        train(chosen, folder, resume=self.resume)
-        print(f"the model is in {folder / 'model'}")
+        for line in run.cost.lines(run.peak, chosen.steps, chosen.minutes):
+            print(line)
 
 
 @dataclass
@@ -276,6 +305,11 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         command.run()
     except (ValueError, OSError) as error:
+        print(f"mixmodal: {error}", file=sys.stderr)
+        sys.exit(2)
+    except ImportError as error:
+        if "pip install" not in str(error):
+            raise  # a mistake of ours; what an extra brings along says how to get it
         print(f"mixmodal: {error}", file=sys.stderr)
         sys.exit(2)
     except (MemoryError, RuntimeError) as error:

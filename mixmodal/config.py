@@ -86,8 +86,9 @@ class OptimConfig:
     Units:   `matrix_rate` is the rate of the trunk's matrices (Muon's, or AdamW's where `matrices` is "adamw"),
              `filter_rate` that of convolutions, 0 for the same, `rate` that of the rest; `warmup` in steps; `decay` is
              the last share of the run in which the rate falls linearly to 0; `average` is the relative width of the
-             power-law average of weights, 0 for none. A step whose loss or gradient is not finite is skipped;
-             `bad_steps` of them in a row end the run.
+             power-law average of weights, 0 for none. At the share `settle` of the run the rate of the trunk's
+             matrices is 0, and from there only what reads the hidden states learns, at less than half the price. A
+             step whose loss or gradient is not finite is skipped; `bad_steps` of them in a row end the run.
     """
 
     matrices: str = "muon"
@@ -102,6 +103,7 @@ class OptimConfig:
     decay: float = 0.6
     clip: float = 1.0
     average: float = 0.0
+    settle: float = 1.0
     bad_steps: int = 8
 
 
@@ -113,6 +115,8 @@ class Recipe:
     the training between which it is drawn, option: value}; `valid` likewise, for
     validation. `vocabulary` is the size of the tokenizer that is trained on the sources, or `tokenizer` the path of a
     tokenizer.json. `minutes` > 0 sets `steps` by the speed measured at the start. `rows` x `length` positions a step.
+    `recompute` keeps of each block only what entered it, and runs it again for the gradient; `accumulate` > 1 takes the
+    rows of a step in so many parts, one after the other: both cost time, save memory, and leave the step as it is.
     `prompts` are drawn, and pictures of `valid` described, at every sample. Every `every` steps there is a checkpoint:
     the last `keep` stay, and the one that did best on `valid`.
     """
@@ -133,6 +137,8 @@ class Recipe:
     precision: str = "auto"
     path: str = "plain"
     compile: bool = True
+    recompute: bool = False
+    accumulate: int = 1
     every: int = 500
     keep: int = 2
     start: str = ""

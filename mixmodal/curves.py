@@ -16,7 +16,7 @@ from mixmodal import __version__
 from mixmodal.checkpoint import write_json
 from mixmodal.config import Recipe
 from mixmodal.guard import settings
-from mixmodal.optim import make_optimizers, rate_share, set_rate
+from mixmodal.optim import has_settled, make_optimizers, set_rate
 from mixmodal.prepare import prepare
 from mixmodal.step import train_step
 
@@ -47,8 +47,9 @@ def first_losses(recipe: Recipe, steps: int = STEPS) -> list[dict[str, float]]:
     run = prepare(replace(recipe, minutes=0.0, valid={}))
     optimizers, out = make_optimizers(run.model.groups(), recipe.optim), []
     for step in range(steps):
-        set_rate(optimizers, rate_share(step, recipe.steps, recipe.optim))
-        losses, _ = train_step(run, run.loader.next(step / recipe.steps).to(run.device), optimizers)
+        set_rate(optimizers, step, recipe.steps, recipe.optim)
+        batch, settled = run.loader.next(step / recipe.steps), has_settled(step, recipe.steps, recipe.optim)
+        losses, _ = train_step(run, batch.to(run.device), optimizers, settled)
         out.append(losses)
     return out
 

@@ -16,6 +16,7 @@ from mixmodal.sequence import Batch, collate
 from mixmodal.trunk import run_block
 
 SHOWN = 5
+FOUND_NOTHING = "a second pass over the same batch is finite"
 
 
 def diagnose(model: Model, batch: Batch, loader: Loader, path: str, dtype: torch.dtype) -> list[str]:
@@ -117,7 +118,7 @@ def _gradients(model: Model, batch: Batch, path: str, dtype: torch.dtype) -> lis
     broken = [name for name, p in model.named_parameters() if p.grad is not None and not _finite(p.grad)][::-1]
     model.zero_grad(set_to_none=True)
     if not broken:
-        return ["a second pass over the same batch is finite: the steps before moved the weights, or the machine errs"]
+        return [f"{FOUND_NOTHING}: the steps before moved the weights, or the machine errs"]
     return [f"the losses are finite, the gradients of {_some(broken)} are not"]
 
 

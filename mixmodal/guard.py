@@ -8,6 +8,7 @@ import math
 import os
 import signal
 import threading
+from collections.abc import Mapping
 from dataclasses import replace
 from types import FrameType
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 
 from mixmodal.config import Recipe, to_json
+from mixmodal.parallel import Ranks
 
 WATCHING = ("every", "keep", "prompts", "guidance", "steps_sampled", "sample_size", "compile")
 EXIT = {"Ctrl-C": 130, "SIGTERM": 143, "SIGHUP": 129}  # what a shell says of a process that ended so
@@ -35,11 +37,12 @@ class NotFinite(ValueError):
 class Stop:
     """While it is entered, Ctrl-C, SIGTERM and SIGHUP ask for a stop instead of killing; another Ctrl-C leaves at once.
 
-    `asked` is what asked, nothing as long as nobody did. What the caller's caller ignores (nohup) stays ignored.
+    `asked` is what asked, nothing as long as nobody did. What the caller's caller ignores (nohup) stays ignored. Of
+    several ranks one has it `told`.
     """
 
-    def __init__(self) -> None:
-        self.asked = ""
+    def __init__(self, told: bool = True) -> None:
+        self.asked, self.told = "", told
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Stop:
@@ -54,6 +57,11 @@ class Stop:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    def of_all(self, ranks: Ranks) -> str:
+        """What asked any of the ranks: the same on each, so that all stop after one step."""
+        known = ["", *EXIT]
+        return known[max(number for (number,) in ranks.told([known.index(self.asked)]))]
+
     def _noticed(self, number: int, frame: FrameType | None) -> None:
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
         if self.asked and name == "Ctrl-C":
@@ -62,6 +70,8 @@ class Stop:
             self.asked = name
             # Not print: a handler may interrupt one, and two at a time are an error.
             with contextlib.suppress(OSError):
+                if not self.told:
+                    return
                 os.write(2, f"\n{name}: a checkpoint is saved after this step; Ctrl-C leaves at once\n".encode())
 
 
@@ -124,18 +134,24 @@ def broken_weights(model: torch.nn.Module) -> list[str]:
     return [name for name, p in model.named_parameters() if not bool(torch.isfinite(p.detach()).all())]
 
 
-def generators_state() -> dict[str, torch.Tensor]:
-    """Torch's own generators: documents have theirs, but a part that somebody adds may draw from these."""
+def generators_state(rank: int = 0) -> dict[str, torch.Tensor]:
+    """Torch's own generators: documents have theirs, but a part that somebody adds may draw from these.
+
+    Those of other ranks than the first are called by their rank.
+    """
     out = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         out |= {f"cuda.{n}": state for n, state in enumerate(torch.cuda.get_rng_state_all())}
-    return out
+    return {f"{rank}:{name}" if rank else name: state for name, state in out.items()}
 
 
-def set_generators(states: dict[str, torch.Tensor]) -> None:
-    """Put back what `generators_state` gave, as far as there are such devices here."""
+def set_generators(states: Mapping[str, torch.Tensor], rank: int = 0) -> None:
+    """Put back what `generators_state` gave on this rank, as far as there are such devices here."""
     for name, state in states.items():
-        kind, _, number = name.partition(".")
+        whose, _, device = name.rpartition(":")
+        if int(whose or 0) != rank:
+            continue
+        kind, _, number = device.partition(".")
         if kind == "cpu":
             torch.set_rng_state(state)
         elif torch.cuda.is_available() and int(number) < torch.cuda.device_count():

@@ -142,10 +142,14 @@ class Model(nn.Module):
         return self.trunk(self.embed(batch, dtype).to(dtype), seen, None, cache)
 
     def losses(
-        self, batch: Batch, path: str = "plain", dtype: torch.dtype = torch.float32
+        self, batch: Batch, path: str = "plain", dtype: torch.dtype = torch.float32, settled: bool = False
     ) -> dict[str, tuple[Tensor, Tensor]]:
-        """Sum and count of every loss of every stream: divide after adding up all rows, ranks and steps."""
-        hidden_ND = self(batch, path, dtype).flatten(0, 1)
+        """Sum and count of every loss of every stream: divide after adding up all rows, ranks and steps.
+
+        `settled`: only what reads the hidden states learns; the trunk and what enters it stay as they are.
+        """
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not settled):
+            hidden_ND = self(batch, path, dtype).flatten(0, 1)
         out = {}
         for name, slots in batch.slots.items():
             stream = self.streams[name]

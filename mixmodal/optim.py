@@ -51,16 +51,22 @@ def make_optimizers(
     return made
 
 
-def rate_share(step: int, steps: int, config: OptimConfig) -> float:
+def rate_share(step: int, steps: float, config: OptimConfig) -> float:
     """The share of the peak rate at `step` of `steps`: warm-up, level, then linear to 0."""
     rising = min(1.0, (step + 1) / max(1, config.warmup))
     left = (steps - step) / max(1.0, config.decay * steps)
     return max(0.0, min(rising, left, 1.0))
 
 
-def set_rate(optimizers: dict[str, torch.optim.Optimizer], share: float) -> None:
-    """Set every rate to `share` of its peak."""
-    for optimizer in optimizers.values():
+def has_settled(step: int, steps: int, config: OptimConfig) -> bool:
+    """Whether the trunk rests at `step` of `steps`, and only what reads it learns."""
+    return step >= config.settle * steps
+
+
+def set_rate(optimizers: dict[str, torch.optim.Optimizer], step: int, steps: int, config: OptimConfig) -> None:
+    """Set every rate to its share of its peak; that of the trunk's matrices falls to 0 where the run settles."""
+    for name, optimizer in optimizers.items():
+        share = rate_share(step, config.settle * steps if name == "matrices" else steps, config)
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * share
 

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 
 from mixmodal import config as values
 from mixmodal.checkpoint import from_pretrained
-from mixmodal.compute import Cost, cost_of, fast_dtype, measured_peak
+from mixmodal.compute import Cost, cost_of, fast_dtype, keep_freed_memory, measured_peak
 from mixmodal.config import Recipe
 from mixmodal.data import make_mixture
 from mixmodal.data.loading import Loader
 from mixmodal.foreign import adapted
+from mixmodal.memory import memory_of
 from mixmodal.model import Model, kind_of
+from mixmodal.owned import Owned
+from mixmodal.parallel import ALONE, Ranks, memory, shard
 from mixmodal.trunk import run_block
 
 TOKENIZER_DOCUMENTS = 3000
+ORIGIN = ("foreign", "family", "licence")  # what binds whoever trains a model on, and gives it away
 
 
 @dataclass(eq=False)
@@ -31,17 +36,24 @@ class Run:
     dtype: torch.dtype
     peak: float
     device: str
+    ranks: Ranks
+    owned: Owned
+    origin: dict[str, Any] = field(default_factory=dict)  # what is told about the model that it started from
 
 
-def prepare(recipe: Recipe, device: str | None = None) -> Run:
+def prepare(recipe: Recipe, device: str | None = None, ranks: Ranks = ALONE) -> Run:
     """A run ready to start: codecs completed from the data, model made from the seed, cost counted."""
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    keep_freed_memory()
+    device = device or ranks.device or ("cuda" if torch.cuda.is_available() else "cpu")
     mixture = make_mixture(recipe.sources, recipe.seed)
     if recipe.valid:
         make_mixture(recipe.valid, 1)  # what cannot be made is refused now, not at the first checkpoint
+    origin: dict[str, Any] = {}
     torch.manual_seed(recipe.seed)  # new adapters draw
     if recipe.start:
-        model = adapted(from_pretrained(recipe.start)[0], recipe.model.trunk)
+        model, about = from_pretrained(recipe.start)
+        origin = {name: about[name] for name in ORIGIN if name in about}
+        model = adapted(model, recipe.model.trunk)
         recipe = replace(recipe, model=replace(model.config, streams=_merged(recipe.model, model.config)))
         started = Model(recipe.model)
         started.load_state_dict(model.state_dict())
@@ -51,9 +63,25 @@ def prepare(recipe: Recipe, device: str | None = None) -> Run:
         torch.manual_seed(recipe.seed)
         model = Model(recipe.model)
     dtype = fast_dtype(device) if recipe.precision == "auto" else getattr(torch, recipe.precision)
-    loader = Loader(mixture, model, recipe)
+    loader = Loader(mixture, model, recipe, ranks)
     cost = cost_of(model, recipe.rows, recipe.length, dtype, recipe.optim.average > 0)
-    return Run(recipe, model.to(device).train(), loader, cost, dtype, measured_peak(dtype, device), device)
+    model.trunk.recompute = recipe.recompute
+    before = loader.state()
+    held = memory_of(model, recipe, dtype, loader.next(0.999))
+    cost = replace(cost, bytes=held)
+    loader.load(before)
+    if ranks.count > 1 and cost.bytes > 0.9 * memory(device):
+        ranks = replace(ranks, shard=True)
+    if ranks.shard and recipe.optim.settle < 1:
+        raise ValueError(
+            f"optim.settle is {recipe.optim.settle:g}, but a model in shards cannot rest in part: set optim.settle=1, or"
+            " train without --shard"
+        )
+    if ranks.shard:
+        shard(model, model.trunk.blocks, ranks, dtype)
+    model.to(device).train()
+    peak = measured_peak(dtype, device) * ranks.count
+    return Run(recipe, model, loader, cost, dtype, peak, device, ranks, Owned(model, ranks), origin)
 
 
 class _Preview:

@@ -49,5 +49,6 @@ def rotary_tables(
 def rotate(x_BLHE: Tensor, cos_BLE: Tensor, sin_BLE: Tensor) -> Tensor:
     """`x_BLHE` turned by the angles of its position, in its own dtype."""
     first, second = x_BLHE.float().chunk(2, dim=-1)
-    turned = torch.cat((-second, first), dim=-1)
-    return (x_BLHE.float() * cos_BLE[:, :, None] + turned * sin_BLE[:, :, None]).to(x_BLHE.dtype)
+    half = first.shape[-1]  # the second half of the tables repeats the first
+    cos, sin = cos_BLE[:, :, None, :half], sin_BLE[:, :, None, :half]
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x_BLHE.dtype)

@@ -185,6 +185,38 @@ def collate(
     )
 
 
+def split(batch: Batch, parts: int, blank: dict[str, Slots]) -> list[Batch]:
+    """The rows of a batch in so many batches of equally many rows.
+
+    Raises:  ValueError where the rows cannot be shared out evenly.
+    """
+    rows, length = batch.shape
+    if parts < 1 or rows % parts:
+        raise ValueError(f"{rows} rows cannot be shared out to {parts} parts: take a divisor of the rows")
+    each, out = rows // parts, []
+    for first in range(0, rows, each):
+        at = slice(first, first + each)
+        begin, end = first * length, (first + each) * length
+        slots = {}
+        for name, held in batch.slots.items():
+            embeds = (held.embed_at >= begin) & (held.embed_at < end)
+            predicts = (held.predict_at >= begin) & (held.predict_at < end)
+            slots[name] = Slots(
+                _refilled(held.embed_at[embeds] - begin, torch.tensor([each * length])),
+                {key: _refilled(value[embeds], blank[name].embed[key]) for key, value in held.embed.items()},
+                _refilled(held.predict_at[predicts] - begin, torch.tensor([0])),
+                {key: _refilled(value[predicts], blank[name].predict[key]) for key, value in held.predict.items()},
+            )
+        out.append(Batch(Place(*(f[at] for f in batch.place)), batch.coords_BL3[at], batch.time_BL[at], slots))
+    return out
+
+
+def _refilled(values: Tensor, blank: Tensor) -> Tensor:
+    """The values, then copies of `blank` up to the next multiple of the slot size."""
+    lacking = max(1, -(-len(values) // SLOT_MULTIPLE)) * SLOT_MULTIPLE - len(values)
+    return torch.cat((values, blank.to(values).expand(lacking, *values.shape[1:])))
+
+
 def _slots(held: list[tuple[int, Run]], blank: Slots, positions: int) -> Slots:
     embed_at = [np.arange(at, at + len(run)) for at, run in held]
     predicting = [(at, run) for at, run in held if run.predict_at is not None and len(run.predict_at)]

@@ -156,6 +156,22 @@ class Track:
         self._waiting = ""
 
 
+class Untracked(Track):
+    """A track that leaves nothing: what all ranks have but the first, which writes for all."""
+
+    def __init__(self, folder: Path, step: int, say: Callable[[str], None]) -> None:
+        self.folder, self.say, self.scores, self.watched, self.bar = folder, say, {}, set(), None
+
+    def begin(self, step: int, steps: int) -> None:
+        """Nothing."""
+
+    def step(self, step: int, losses: dict[str, float], **told: Any) -> None:
+        """Nothing."""
+
+    def to_disk(self) -> None:
+        """Nothing."""
+
+
 def font(size: int = 13) -> ImageFont.ImageFont:
     """The font of sheets and plots: the one that Pillow carries."""
     return ImageFont.load_default(size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -28,7 +29,7 @@ from mixmodal.checkpoint import (
 )
 from mixmodal.compute import duration
 from mixmodal.config import Recipe
-from mixmodal.diagnosis import diagnose
+from mixmodal.diagnosis import FOUND_NOTHING, diagnose
 from mixmodal.guard import (
     EXIT,
     Finite,
@@ -41,64 +42,78 @@ from mixmodal.guard import (
     generators_state,
     set_generators,
 )
-from mixmodal.optim import PowerAverage, load_state, make_optimizers, rate_share, set_rate, state_of
+from mixmodal.optim import PowerAverage, has_settled, load_state, make_optimizers, set_rate, state_of
+from mixmodal.parallel import ALONE, Ranks, compile_blocks
 from mixmodal.prepare import Run, compile_trunk, prepare
 from mixmodal.sequence import Batch
 from mixmodal.step import train_step
-from mixmodal.track import Track
+from mixmodal.track import Track, Untracked
 from mixmodal.watch import sample, validate
 
 
-def train(recipe: Recipe, out: Path, *, resume: bool = False, say: Callable[[str], None] = print) -> Path:
+def train(
+    recipe: Recipe, out: Path, *, resume: bool = False, say: Callable[[str], None] = print, ranks: Ranks = ALONE
+) -> Path:
     """The folder of the finished run: `model/` (safetensors, config.json, tokenizer.json), metrics, pictures.
 
     Raises:  FileExistsError if `out` holds a run and `resume` is false, ValueError if that run has another recipe;
              Stopped, once a checkpoint is saved, if the run was asked to stop; NotFinite if it cannot go on.
     """
+    if not ranks.first:
+        say = silent
     if (out / "recipe.json").exists() and not resume:
         raise FileExistsError(f"{out} already holds a run: go on with --resume, or choose another --out")
     resumed = load_run(out, say) if resume else None
     if resumed:
         recipe = continued(recipe, values.from_json(Recipe, resumed[1]["recipe"], "recipe"))
-    run = prepare(replace(recipe, start="") if resumed else recipe)
-    recipe = run.recipe
+    run = prepare(replace(recipe, start="") if resumed else recipe, ranks=ranks)
+    recipe, ranks = run.recipe, run.ranks
+    ranks.same(json.dumps([values.to_json(recipe), resumed[1]["step"] if resumed else 0]))
     out.mkdir(parents=True, exist_ok=True)
     for line in run.cost.lines(run.peak, recipe.steps, 0.0 if resumed else recipe.minutes):
         say(line)
-    optimizers = make_optimizers(run.model.groups(), recipe.optim)
-    average = PowerAverage(run.model, recipe.optim.average) if recipe.optim.average > 0 else None
+    told = run.loader.left_out()
+    for line in told:
+        say(line)
+    optimizers = make_optimizers(run.owned.groups(), recipe.optim)
+    average = PowerAverage(run.owned, recipe.optim.average) if recipe.optim.average > 0 else None
     step, spent, finite = 0, 0.0, Finite()
     if resumed:
         tensors, state = resumed
-        refuse_other_shapes(run.model, tensors["weights"], out)
-        run.model.load_state_dict(tensors["weights"])
-        load_state(optimizers, tensors["optimizer"])
+        refuse_other_shapes(run.owned, tensors["weights"], out)
+        run.owned.load_state_dict(tensors["weights"])
+        moved = run.owned.own_states(tensors["optimizer"])
+        load_state({name: optimizers[name] for name in {flat.split("/")[0] for flat in moved}}, moved)
         if average:
-            average.weights = {n: t.to(run.device) for n, t in tensors["average"].items()}
-        set_generators(tensors.get("generators", {}))
+            average.weights = {n: tensors["average"][n].to(run.device) for n, _ in run.owned.named_parameters()}
+        set_generators(tensors.get("generators", {}), ranks.rank)
         run.loader.load(state["loader"])
+        run.origin = state.get("origin", {})
         step, spent, finite = state["step"], state["seconds"], Finite(**state.get("finite", {}))
         (out / "diagnosis.txt").unlink(missing_ok=True)  # if what it tells is still so, it will be told again
         say(f"resumed at step {step:,} after {duration(spent)}")
-    track = Track(out, step, say)
+    track = Track(out, step, say) if ranks.first else Untracked(out, step, say)
     if recipe.compile and (why := compile_trunk(run.model)):
         say(f"not compiled: {why}")
+    elif recipe.compile and ranks.shard:
+        compile_blocks(run.model.trunk)
     began = time.perf_counter() - spent
-    with Stop() as stop, track:
+    with Stop(told=ranks.first) as stop, track:
         if recipe.minutes > 0 and not resumed:
             recipe, began = _timed(run, optimizers, average, began, say)
-        write_json(out / "recipe.json", values.to_json(recipe))
-        if resumed and _due(recipe, step) and step not in track.watched:  # it was stopped before it got to that
+        if ranks.first:
+            write_json(out / "recipe.json", values.to_json(recipe))
+        if resumed and _due(recipe, step) and ranks.all(step not in track.watched):  # stopped before it got to that
             _watch(run, recipe, step, average, track)
         track.begin(step, recipe.steps)
         while step < recipe.steps:
-            set_rate(optimizers, rate_share(step, recipe.steps, recipe.optim))
+            set_rate(optimizers, step, recipe.steps, recipe.optim)
             tick = time.perf_counter()
             batch = run.loader.next(step / recipe.steps).to(run.device)
-            losses, taken = train_step(run, batch, optimizers)
+            losses, taken = train_step(run, batch, optimizers, has_settled(step, recipe.steps, recipe.optim))
             step += 1
             if average and taken:
-                average.update(run.model, step)
+                average.update(run.owned, step)
             now = time.perf_counter()
             track.step(
                 step,
@@ -107,61 +122,97 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, say: Callable[[str
                 seconds=now - tick,
                 elapsed=now - began,
                 share=run.cost.flops / (now - tick) / run.peak,
-                skipped=(skipped := finite.count(losses, taken)),
+                skipped=(skipped := finite.count(losses, taken)) | _broken(run),
             )
             if skipped and finite.row >= recipe.optim.bad_steps:
                 track.end()
                 _give_up(run, batch, out, step, finite, say)
-            if stop.asked or _due(recipe, step):
-                last = bool(stop.asked) or step == recipe.steps
+            asked = stop.of_all(ranks)
+            if asked or _due(recipe, step):
+                last = bool(asked) or step == recipe.steps
                 _checkpoint(run, recipe, out, step, optimizers, average, track, now - began, finite, last)
-            if stop.asked:
+            if asked:
                 raise Stopped(
-                    f"stopped by {stop.asked} after step {step:,} of {recipe.steps:,}, which is saved; go on with:"
+                    f"stopped by {asked} after step {step:,} of {recipe.steps:,}, which is saved; go on with:"
                     f" mixmodal train {out} --resume",
-                    EXIT[stop.asked],
+                    EXIT[asked],
                 )
             if _due(recipe, step):
                 _watch(run, recipe, step, average, track)
+    for line in run.loader.left_out():
+        if line not in told:
+            say(line)
     return out
+
+
+def train_as(ranks: Ranks, recipe: Recipe, out: Path, resume: bool) -> None:
+    """The command: train as one of `ranks`; the first tells where the model is, and why the run stopped."""
+    try:
+        train(recipe, out, resume=resume, ranks=ranks)
+    except Stopped as stop:
+        if ranks.first:
+            raise
+        sys.exit(stop.code)
+    if ranks.first:
+        print(f"the model is in {out / 'model'}")
+
+
+def _broken(run: Run) -> dict[str, int]:
+    """For the metrics, how many documents so far could not be read; nothing where all could."""
+    return {"broken_so_far": count} if (count := sum(run.loader.broken.values())) else {}
 
 
 def _due(recipe: Recipe, step: int) -> bool:
     return step > 0 and (step % recipe.every == 0 or step == recipe.steps)
 
 
+def silent(_: str) -> None:
+    """Nothing: what ranks but the first say."""
+
+
 def _timed(run: Run, optimizers: dict, average: PowerAverage | None, began: float, say) -> tuple[Recipe, float]:
     """The recipe with as many steps as its minutes allow, by the speed of a few steps that are then undone."""
-    weights = {name: p.detach().clone() for name, p in run.model.named_parameters()}
+    weights = {name: p.detach().clone() for name, p in run.owned.named_parameters()}
     state, generators = run.loader.state(), generators_state()
-    ticks = []
-    for _ in range(8):
-        tick = time.perf_counter()
-        train_step(run, run.loader.next(0.0).to(run.device), optimizers)
-        ticks.append(time.perf_counter() - tick)
+    settle, seconds = min(run.recipe.optim.settle, 1.0), 0.0
+    for settled, share in ((False, settle), (True, 1 - settle)):
+        ticks = []
+        for _ in range(8 if share else 0):
+            tick = time.perf_counter()
+            train_step(run, run.loader.next(0.0).to(run.device), optimizers, settled)
+            ticks.append(time.perf_counter() - tick)
+        seconds += share * float(np.median(ticks[3:])) if share else 0.0
     run.loader.load(state)
     set_generators(generators)
-    with torch.no_grad():
-        for name, parameter in run.model.named_parameters():
-            parameter.copy_(weights[name])
+    run.owned.load_state_dict(weights)
     for optimizer in optimizers.values():
         optimizer.state.clear()
     left = run.recipe.minutes * 60 - (time.perf_counter() - began)
-    steps = max(10, int(left / (1.04 * float(np.median(ticks[3:])))))
+    steps = max(10, int(left / (1.04 * seconds)))
+    steps = run.ranks.told([steps])[0][0]
     say(f"{steps:,} steps fit into what is left of {run.recipe.minutes:g} min")
     return replace(run.recipe, steps=steps, minutes=0.0), began
 
 
 def _give_up(run: Run, batch: Batch, out: Path, step: int, finite: Finite, say: Callable[[str], None]) -> None:
     """End a run whose steps are not finite any more, and say why."""
-    lines = diagnose(run.model, batch, run.loader, run.recipe.path, run.dtype)
-    write_text(out / "diagnosis.txt", "\n".join([f"step {step:,}", *lines, ""]))
+    lines = _diagnosis(run, batch)
+    if run.ranks.first:
+        write_text(out / "diagnosis.txt", "\n".join([f"step {step:,}", *lines, ""]))
     for line in lines:
         say(line)
     raise NotFinite(
         f"{finite.row} steps in a row, up to step {step:,}, had a loss or a gradient that is not finite: {lines[0]};"
         f" what was found and what to try stands in {out / 'diagnosis.txt'}"
     )
+
+
+def _diagnosis(run: Run, batch: Batch) -> list[str]:
+    """What the first rank that finds something finds in its rows: each looks into its own, where it can alone."""
+    if run.ranks.shard:
+        return ["the model is sharded, so no rank can look into it alone: resume with fewer rows and without --shard"]
+    told = run.ranks.texts("\n".join(diagnose(run.model, batch, run.loader, run.recipe.path, run.dtype)))
+    return next((text for text in told if not text.startswith(FOUND_NOTHING)), told[0]).split("\n")
 
 
 def _checkpoint(
@@ -177,19 +228,22 @@ def _checkpoint(
     last: bool,
 ) -> None:
     """Save the run; where the disk does not take it, say so and go on, unless nothing comes after this."""
-    if broken := broken_weights(run.model):
+    ranks, own = run.ranks, run.owned.state_dict()
+    if broken := " ".join(ranks.texts(" ".join(broken_weights(run.owned)))).split():
         raise NotFinite(
             f"at step {step:,} {len(broken)} parameters are not finite, {broken[0]} for one, so they are not saved; the"
             " last checkpoint is kept: train on from it in another folder, with --set start=RUN and lower rates"
         )
     tensors: dict[str, dict[str, Tensor]] = {
-        "weights": run.model.state_dict(),
-        "optimizer": state_of(optimizers),
-        "generators": generators_state(),
+        "weights": own,
+        "optimizer": run.owned.named_states(state_of(optimizers)),
+        "generators": generators_state(ranks.rank),
     }
     if average:
         tensors["average"] = average.weights
+    whole = run.owned.whole(average.weights if average else own)
     about = {
+        **run.origin,
         "recipe": recipe.name,
         "seed": recipe.seed,
         "steps": step,
@@ -201,18 +255,22 @@ def _checkpoint(
         "sample_size": list(recipe.sample_size),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
+        "ranks": ranks.count,
     }
     state = {
         "recipe": values.to_json(recipe),
         "loader": run.loader.state(),
         "seconds": seconds,
         "finite": finite.state(),
+        "origin": run.origin,
     }
     track.to_disk()
     try:
         # The model first: a run that is killed here goes on from the checkpoint before, and writes it again.
-        save_pretrained(run.model, out / "model", about=about, weights=average.weights if average else None)
-        save_run(out, step, tensors, state, keep=recipe.keep, scores=track.scores)
+        with ranks.agreeing():
+            if ranks.first:
+                save_pretrained(run.model, out / "model", about=about, weights=whole)
+        save_run(out, step, tensors, state, keep=recipe.keep, scores=track.scores, ranks=ranks)
     except OSError as error:
         good = [home_step(home) for home in checkpoints(out) if not lacks(home)]
         told = f"the checkpoint of step {step:,} was not written ({disk_trouble(error)}); "
@@ -226,8 +284,12 @@ def _watch(run: Run, recipe: Recipe, step: int, average: PowerAverage | None, tr
     """Sample and validate. The line of validation comes last: a resumed run that lacks it does all of this again."""
     if not recipe.valid:
         return
-    with average.lent(run.model) if average else nullcontext():
-        pairs, found = sample(run, recipe), validate(run, recipe)
+    ranks, pairs, found = run.ranks, [], {}
+    with average.lent(run.owned) if average else nullcontext():
+        if ranks.first or ranks.shard:  # a model in shards runs on all ranks or on none
+            pairs, found = sample(run, recipe), validate(run, recipe)
+    if not ranks.first:
+        return
     try:
         track.samples(step, pairs)
         track.validation(step, found)

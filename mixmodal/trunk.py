@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from mixmodal.attention import Sight, attend
 from mixmodal.cache import Cache
@@ -25,6 +29,7 @@ class Linear(nn.Module):
     def __init__(self, config: TrunkConfig, fan_in: int, fan_out: int, scale: float = 1.0) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(fan_out, fan_in) * (scale * fan_in**-0.5))
+        self.held: Tensor | None = None
         self.narrow = self.widen = None
         if config.adapter_rank:
             self.share = config.adapter_scale
@@ -33,7 +38,7 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The product."""
-        out = F.linear(x, self.weight.to(x.dtype))
+        out = F.linear(x, self.weight.to(x.dtype) if self.held is None else self.held)
         if self.narrow is None:
             return out
         return out + self.share * F.linear(F.linear(x, self.narrow.to(x.dtype)), self.widen.to(x.dtype))
@@ -45,6 +50,19 @@ class Linear(nn.Module):
         """
         weight = self.weight.detach()
         return weight if self.narrow is None else weight + self.share * (self.widen.detach() @ self.narrow.detach())
+
+
+@contextmanager
+def narrowed(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """Within it every matrix is there in `dtype` too: to convert them in each pass takes as long as a short pass."""
+    held = [m for m in model.modules() if isinstance(m, Linear) and m.weight.dtype != dtype]
+    try:
+        for module in held:
+            module.held = module.weight.detach().to(dtype)
+        yield
+    finally:
+        for module in held:
+            module.held = None
 
 
 class RMSNorm(nn.Module):
@@ -93,7 +111,7 @@ class Attention(nn.Module):
         v = v.transpose(1, 2)
         if cache is not None:
             k, v = cache.extend(layer, k, v)
-        out = attend(q, k, v, seen)
+        out = attend(q.to(k.dtype), k, v, seen).to(q.dtype)
         return self.o(out.transpose(1, 2).reshape(rows, length, -1))
 
 
@@ -114,7 +132,8 @@ class MLP(nn.Module):
     def forward(self, x_BLD: Tensor) -> Tensor:
         """The update of each position from itself."""
         if self.gate is None:
-            return self.down(self.up(x_BLD).relu().square())
+            inner = self.up(x_BLD).relu()
+            return self.down(inner * inner)  # the gradient of a square takes half as long again
         return self.down(F.silu(self.gate(x_BLD)) * self.up(x_BLD))
 
 
@@ -158,6 +177,7 @@ class Trunk(nn.Module):
         super().__init__()
         self.config = config
         self.run_block = run_block  # the trainer puts a compiled one here
+        self.recompute = False  # in the backward pass: a third more work, for the memory of one block at a time
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = RMSNorm(config.width, config.norm_eps, config.norm_gain)
         skips = config.depth // 2 if config.long_skips else 0
@@ -180,8 +200,10 @@ class Trunk(nn.Module):
             elif layer >= len(self.blocks) - len(self.skips):
                 early = kept.pop()
                 x_BLD = x_BLD + self.skips[len(kept)](early)
-            if cache is None:
-                x_BLD = self.run_block(block, x_BLD, seen, modulation_BLD)
-            else:
+            if cache is not None:
                 x_BLD = block(x_BLD, seen, modulation_BLD, cache, layer)
+            elif self.recompute and torch.is_grad_enabled():
+                x_BLD = checkpoint(self.run_block, block, x_BLD, seen, modulation_BLD, use_reentrant=False)
+            else:
+                x_BLD = self.run_block(block, x_BLD, seen, modulation_BLD)
         return self.norm(x_BLD)

@@ -178,12 +178,12 @@ def test_a_checkpoint_of_another_format_is_refused_clearly(tmp_path):
     state = tmp_path / "checkpoints/step_00000005/state.json"
     state.write_text(json.dumps(json.loads(state.read_text("utf8")) | {"format": 0}), "utf8")
     with pytest.raises(
-        ValueError, match="has format 0, this version resumes 1 to 2: go on with the version that wrote"
+        ValueError, match="has format 0, this version resumes 1 to 3: go on with the version that wrote"
     ):
         load_run(tmp_path)
-    state.write_text(json.dumps(json.loads(state.read_text("utf8")) | {"format": 3}), "utf8")
+    state.write_text(json.dumps(json.loads(state.read_text("utf8")) | {"format": 4}), "utf8")
     with pytest.raises(
-        ValueError, match="has format 3, this version resumes 1 to 2: it was written by a later version"
+        ValueError, match="has format 4, this version resumes 1 to 3: it was written by a later version"
     ):
         load_run(tmp_path)
     state.write_text(json.dumps({"format": 1, "step": 5}), "utf8")  # the first format did not say how long files are

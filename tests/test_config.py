@@ -183,7 +183,8 @@ def test_every_parameter_is_in_one_group_and_hidden_matrices_in_theirs():
     blocks = {f"trunk.blocks.{i}.{m}.weight" for i in range(2) for m in MATRICES}
     assert {name for name in matrices if name.startswith("trunk.")} == blocks | {"trunk.skips.0.weight"}
     assert matrices == {name for name in matrices if name.startswith("trunk.")}
-    assert groups["filters"] and all(".down." in name or ".up." in name for name, _ in groups["filters"])
+    kinds = (".down.", ".beside.", ".up.")
+    assert groups["filters"] and all(any(kind in name for kind in kinds) for name, _ in groups["filters"])
     assert not any("table" in name or "into" in name or name.endswith(".out") for name in matrices)
     assert model.weights() == {"text": 0.5, "patches": 1.0}
 

@@ -177,11 +177,11 @@ def test_weights_that_are_not_finite_never_replace_a_good_checkpoint(tmp_path, m
         calls.append(1)
         if len(calls) == 4:
             with torch.no_grad():
-                run.model.trunk.norm.register_parameter("lost", torch.nn.Parameter(torch.tensor([math.nan])))
+                run.model.trunk.blocks[0].mlp.up.weight[0, 0] = math.nan
         return out
 
     monkeypatch.setattr(training, "train_step", breaking)
-    with pytest.raises(NotFinite, match="at step 4 1 parameters are not finite, trunk.norm.lost for one"):
+    with pytest.raises(NotFinite, match="at step 4 1 parameters are not finite, trunk.blocks.0.mlp.up.weight for one"):
         train(SHORT, tmp_path / "run", say=quiet)
     assert kept(tmp_path / "run") == [2] and from_pretrained(tmp_path / "run")[1]["steps"] == 2
 
@@ -301,7 +301,7 @@ def test_a_run_without_a_whole_checkpoint_is_not_begun_anew_behind_ones_back(tmp
         load_run(tmp_path)
 
 
-# Another recipe, other ranks
+# Another recipe
 
 
 def test_a_run_goes_on_with_its_own_recipe_or_not_at_all(tmp_path):
@@ -322,15 +322,12 @@ def test_what_only_watches_may_change_and_a_clock_may_have_set_the_steps():
         continued(replace(SHORT, steps=99), SHORT)
 
 
-def test_another_number_of_ranks_is_refused_and_what_was_left_out_stays_counted():
+def test_what_was_left_out_stays_counted():
     loader = prepare(RECIPE).loader
     loader.skipped["scenes"] = 3
-    state = json.loads(json.dumps(loader.state()))
     other = prepare(RECIPE).loader
-    other.load(state)
+    other.load(json.loads(json.dumps(loader.state())))
     assert other.skipped == {"scenes": 3}
-    with pytest.raises(ValueError, match="saved on 4 ranks, but here there are 1: go on with 4"):
-        other.load({**state, "ranks": 4})
 
 
 def test_an_average_is_lent_and_taken_back():

@@ -104,7 +104,7 @@ def cached(model, runs_in_blocks, cache, slot=0):
         batch = collate([Sequence(runs)], [[0]], length, blank, start=[cache.used[slot]])
         out.append(model(batch, cache=cache, slots=[slot])[0])
         if keep:
-            cache.keep(batch, [0])
+            cache.keep()
     return out
 
 
@@ -214,3 +214,21 @@ def test_text_alone_has_the_coordinates_of_ordinary_rotary(model):
     cos, _ = rotary_tables(torch.from_numpy(run.coords)[None], 16, 10_000.0)
     angle = torch.tensor([3.0, 4, 5])[:, None] * 10_000.0 ** -(torch.arange(8) / 8)
     close(cos[0, :, :8], angle.cos())
+
+
+def test_once_settled_the_same_losses_move_only_what_reads():
+    model = small_model(**CONV)
+    documents = [Document((Text("one"), picture(0)), key=1), Document((given(picture(1)), Text("two")), key=2)]
+    batch = collate(laid(model, documents), [[0], [1]], 32, model.blank())
+    losses, whole = gradients(model, batch)
+    model.zero_grad()
+    settled = model.losses(batch, settled=True)
+    assert {n: float(t.detach()) for n, (t, _) in settled.items()} == {
+        n: float(t.detach()) for n, (t, _) in losses.items()
+    }
+    sum(total for total, _ in settled.values()).backward()
+    moved = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    stems = ("streams.text.head.", "streams.patches.codec.")
+    assert moved and all(n.startswith(stems) for n in moved) and all(torch.equal(g, whole[n]) for n, g in moved.items())
+    assert not any(".down." in n or n.endswith(("into", "place", "from_down")) for n in moved)
+    assert any(".beside." in n for n in moved) and any(".up." in n for n in moved)

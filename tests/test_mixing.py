@@ -1,4 +1,4 @@
-"""The mixture: what is drawn depends on the seed and the number alone, and survives stops and ranks."""
+"""The mixture: what is drawn depends on the seed and the number alone, and survives stops."""
 
 import json
 import time
@@ -78,28 +78,6 @@ def test_a_preview_shows_what_comes_without_moving_on():
     assert texts(mixture.preview(20)) == texts(islice(mixture, 20))
 
 
-def test_ranks_share_the_draws_of_one_rank_and_their_states_are_equal():
-    alone = Mixture(three(), seed=2)
-    expected = [alone.draw() for _ in range(600)]
-    ranks = [Mixture(three(), seed=2, rank=rank, ranks=3) for rank in range(3)]
-    drawn = [[mixture.draw() for _ in range(200)] for mixture in ranks]
-    assert all(draw.number % 3 == rank for rank in range(3) for draw in drawn[rank])
-    assert sorted(draw for part in drawn for draw in part) == expected
-    assert ranks[0].state() == ranks[1].state() == ranks[2].state() == alone.state()
-
-
-def test_another_number_of_ranks_goes_on_without_loss_or_doubling():
-    alone = Mixture(three(), seed=2)
-    expected = [alone.draw() for _ in range(50 + 4 * 30)]
-    first = Mixture(three(), seed=2)
-    got = [first.draw() for _ in range(50)]
-    for rank in range(4):
-        part = Mixture(three(), seed=2, rank=rank, ranks=4)
-        part.load(first.state())
-        got += [part.draw() for _ in range(30)]
-    assert sorted(got) == expected
-
-
 def test_a_document_has_its_stable_key_and_the_random_numbers_of_its_visit():
     document = next(mixture := Mixture({Numbers("small", 1): 1}, seed=4))
     again = next(mixture)
@@ -159,8 +137,3 @@ def test_a_state_of_other_data_or_another_seed_is_refused():
 def test_sources_that_cannot_be_mixed_are_refused_with_a_reason(sources, says):
     with pytest.raises(ValueError, match=says):
         Mixture(sources)
-
-
-def test_a_rank_outside_the_ranks_is_refused():
-    with pytest.raises(ValueError, match="rank is one of 0 to 1"):
-        Mixture(three(), rank=2, ranks=2)

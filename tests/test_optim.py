@@ -11,7 +11,16 @@ import torch
 from conftest import small_model
 
 from mixmodal.config import OptimConfig
-from mixmodal.optim import PowerAverage, load_state, make_optimizers, power_exponent, rate_share, set_rate, state_of
+from mixmodal.optim import (
+    PowerAverage,
+    has_settled,
+    load_state,
+    make_optimizers,
+    power_exponent,
+    rate_share,
+    set_rate,
+    state_of,
+)
 
 
 @pytest.mark.parametrize("matrices", ["muon", "adamw"])
@@ -25,10 +34,24 @@ def test_every_parameter_is_moved_by_one_optimizer(matrices):
 
 
 def test_rates_are_shares_of_their_own_peaks():
-    made = make_optimizers(small_model(depth=1).groups(), OptimConfig(matrix_rate=0.4, rate=0.1))
-    for share in (0.5, 1.0, 0.25):
-        set_rate(made, share)
+    config = OptimConfig(matrix_rate=0.4, rate=0.1, warmup=4, decay=0.5)
+    made = make_optimizers(small_model(depth=1).groups(), config)
+    for step, share in ((1, 0.5), (40, 1.0), (75, 0.5)):
+        set_rate(made, step, 100, config)
         assert [o.param_groups[0]["lr"] for o in made.values()] == pytest.approx([0.4 * share, 0.1 * share])
+
+
+def test_where_a_run_settles_the_trunk_has_come_to_rest_and_the_others_go_on():
+    config = OptimConfig(matrix_rate=0.4, rate=0.1, warmup=1, decay=0.5, settle=0.6)
+    made = make_optimizers(small_model(depth=1).groups(), config)
+    rates = []
+    for step in (29, 45, 60, 80):
+        set_rate(made, step, 100, config)
+        rates.append([o.param_groups[0]["lr"] for o in made.values()])
+    assert [matrix for matrix, _ in rates] == pytest.approx([0.4, 0.2, 0, 0])
+    assert [rest for _, rest in rates] == pytest.approx([0.1, 0.1, 0.08, 0.04])
+    assert [has_settled(step, 100, config) for step in (0, 59, 60)] == [False, False, True]
+    assert has_settled(0, 100, replace(config, settle=0.0)) and not has_settled(99, 100, OptimConfig())
 
 
 def test_convolutions_have_a_rate_of_their_own_or_that_of_the_matrices():

@@ -159,7 +159,7 @@ def test_the_cache_position_by_position_has_the_logits_of_qwen3(pair, chunk):
         run = Run("text", {"values": values[at]}, coords[at])
         batch = collate([Sequence([run])], [[0]], len(run), {"text": ours.blank()["text"]}, start=[cache.used[1]])
         hidden.append(ours(batch, cache=cache, slots=[1])[0])
-        cache.keep(batch, [0])
+        cache.keep()
     agree(ours.speaker.head.logits(torch.cat(hidden)), reference(theirs, tokens))
 
 

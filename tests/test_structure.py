@@ -23,7 +23,8 @@ FLOORS = (
     "sequence attention rotary trunk convnets interpolant solvers sampling cache",
     "codecs heads objectives",
     "model generate layout designs",
-    "data optim parallel checkpoint foreign sharing guard diagnosis watch prepare step train compute track",
+    "data optim parallel owned stored cluster checkpoint foreign sharing guard diagnosis watch prepare step train"
+    " compute memory track",
     "judge",
     "recipes api cli cli_data cli_doctor cli_share curves doctor demo serve __main__ __init__",
 )

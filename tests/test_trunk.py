@@ -129,7 +129,7 @@ def test_a_cache_grows_and_a_cleared_slot_is_as_new(model):
     cache = Cache(model.config.trunk, 3, 4)
     for _ in range(3):  # the same sequence thrice in one slot, the slot cleared in between
         assert torch.allclose(model(batch, cache=cache, slots=[2]), fresh, atol=1e-6)
-        cache.keep(batch, [0])
+        cache.keep()
         assert cache.used == [0, 0, 20] and cache.keys.shape[3] >= 20
         cache.clear(2)
 

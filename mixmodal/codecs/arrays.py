@@ -24,9 +24,9 @@ class Config:
 
     Units:   `patch` is frames, rows, columns of one patch; `rank` > 0 bounds the rank of the embedding (not
              lossless then); `box` > 0 fits the longer side of a part to that many coordinates; `learned` adds a
-             learned place (row and column) to the rotary one; `ends` > 0 is the width of a small U-Net around
-             the trunk, over the whole part and beside the matrices (one frame only), which is told the time of
-             each part where the objective has one.
+             learned place (row and column) to the rotary one; `ends` > 0 is the width of small convolutional nets
+             over the whole part, beside the matrices (one frame only): one into the trunk, and behind it a U-Net
+             that also sees the noisy values. They are told the time of each part where the objective has one.
     """
 
     patch: tuple[int, int, int] = (1, 8, 8)
@@ -55,6 +55,8 @@ class Codec(nn.Module):
             self.coarse = tuple(side >> levels for side in config.patch[1:])  # a patch on the coarsest level
             size = self.coarse[0] * self.coarse[1] * (config.ends << levels)
             self.down = Down(config.channels + 1, config.ends, levels)  # one more: how noisy the picture is
+            # its own pyramid: it learns on when the trunk rests, and what the trunk reads must not move then
+            self.beside = Down(config.channels + 1, config.ends, levels)
             self.up = Up(config.channels, config.ends, levels)
             self.from_down = nn.Parameter(torch.randn(width, size) * size**-0.5)
             self.to_up = nn.Parameter(torch.randn(size, width) * width**-0.5)
@@ -162,7 +164,7 @@ class Codec(nn.Module):
         features = F.linear(hidden_ND, self.to_up.to(hidden_ND.dtype))
         out = []
         for rows, columns, at in _by_size(fields["size"]):
-            pyramid = self.down(self._canvas(fields, at, (rows, columns), hidden_ND.dtype))
+            pyramid = self.beside(self._canvas(fields, at, (rows, columns), hidden_ND.dtype))
             change = self.up(to_canvas(features[at], rows, columns, self.coarse), pyramid)
             out.append((at, to_patches(change, self.config.patch[1:]).float()))
         return predicted_NC + _together(out)

@@ -5,7 +5,7 @@ An objective has
 `show(stream, codec, grid, origin) -> run`         a part shown clean, as context
 `embed(codec, fields, dtype) -> [N, D]`            what a position of its runs embeds
 `blank(codec)`, `blank_predict(codec) -> fields`    one embedding slot of no meaning, one prediction that weighs nothing
-`losses(codec, head, hidden, fields) -> {name: (sum, count)}`
+`losses(codec, head, hidden, fields) -> {name: (sum, count)}`   the count is the sum of the field `weights`
 `sampler(codec, head, grid, ask: Ask)`             a generator: yields Blocks, is sent their hidden states
 `needs_copy`                                       whether a wanted part cannot itself serve as context
 """

@@ -10,9 +10,10 @@ from mixmodal.designs import lossless
 FLOW = {
     "copies": 4,
     "clamp": 0.1,
-    "time_law": {"mean": -1.0, "std": 1.2, "switch": 0.6, "later_mean": 0.3, "later_std": 1.2},
+    "time_law": {"mean": -1.2, "std": 1.2, "switch": 0.68, "later_mean": 0.3, "later_std": 1.2},
 }
-OPTIM = OptimConfig(matrix_rate=0.012, filter_rate=0.02, newton_schulz=3)
+# Two phases: words and places at much noise, then, with the trunk at rest, outlines at little noise.
+OPTIM = OptimConfig(matrix_rate=0.012, filter_rate=0.02, newton_schulz=3, settle=0.68)
 PROSE = {"kind": "prose", "share": 0.003}
 
 
@@ -29,9 +30,9 @@ def scenes_two() -> Recipe:
         name="scenes_two",
         model=lossless.model(lossless.small_trunk(5), flow=FLOW, codec={"ends": 16}, picture_weight=3.0),
         sources={
-            "first": {**single, "share": 0.97, "until": 0.25},
-            "two": {"kind": "scenes", "level": "two", "share": 0.87, "from": 0.25},
-            "single": {**single, "share": 0.1, "from": 0.25},
+            "first": {**single, "share": 0.97, "until": 0.14},
+            "two": {"kind": "scenes", "level": "two", "share": 0.87, "from": 0.14},
+            "single": {**single, "share": 0.1, "from": 0.14},
             "prose": PROSE,
         },
         valid={"two": {"kind": "scenes", "level": "two", "split": "heldout"}},

@@ -1,0 +1,103 @@
+"""What a training step keeps in memory, counted from its tensors before it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from mixmodal.config import Recipe, TrunkConfig
+from mixmodal.model import Model
+from mixmodal.sequence import Batch, split
+
+# What comes and goes within a step leaves holes between what stays: so much more does glibc's allocator hold than the
+# tensors are large, as bench/memory.py measures it. A compiled step comes with fewer and larger pieces.
+HOLES = {False: 1.5, True: 1.3}
+WIDE = torch.finfo(torch.float32).bits // 8
+
+
+def memory_of(model: Model, recipe: Recipe, dtype: torch.dtype, batch: Batch) -> float:
+    """The bytes of all tensors alive at the peak of a step on `batch`.
+
+    Weights, moments and the trunk's activations are counted from their shapes; what the ends of the streams keep is
+    counted while they run, since a codec or a head may keep anything.
+    Limits:  of attention, only the path "plain" is counted with its scores; of blocks, only whole ones.
+    """
+    batch = split(batch, recipe.accumulate, model.blank())[0] if recipe.accumulate > 1 else batch
+    groups, muon = model.groups(), recipe.optim.matrices == "muon"
+    size_of = {name: sum(p.numel() for _, p in named) for name, named in groups.items()}
+    moments = sum(number * (1 if muon and name != "rest" else 2) for name, number in size_of.items())
+    weights = sum(p.numel() for p in model.parameters())
+    gradients = WIDE * sum(size_of.values())
+    held = WIDE * (weights * (1 + (recipe.optim.average > 0)) + moments)
+    trunk, (rows, length) = model.config.trunk, batch.shape
+    depth, positions, size = trunk.depth, rows * length, torch.finfo(dtype).bits // 8
+    each = block_bytes(trunk, rows, length, size, recipe.compile)
+    if recipe.path != "plain":
+        each -= block_bytes(trunk, rows, length, size, recipe.compile, scores_only=True)
+    kept = depth * positions * trunk.width * size + each if recipe.recompute else depth * each
+    working = rows * trunk.heads * length * length * (WIDE + size) + 2 * positions * trunk.mlp_width * size
+    ends = _kept_by_ends(model, batch, dtype)
+    if recipe.accumulate > 1:  # the gradients of one part are there while the next runs
+        fleeting = gradients + kept + max(ends, working)
+    else:
+        fleeting = max(kept + max(ends, working), gradients + each + working)
+    return held + fleeting * HOLES[recipe.compile]
+
+
+def block_bytes(
+    trunk: TrunkConfig, rows: int, length: int, size: int, compiled: bool, *, scores_only: bool = False
+) -> float:
+    """What one block keeps for its gradient, `size` bytes a number.
+
+    As counted from the tensors that autograd saves: a compiled block keeps what is cheapest, one that is not keeps what
+    norms and the softmax compute in fp32 too. In fewer bits it keeps its matrices in them besides.
+    """
+    positions = rows * length
+    scores = rows * trunk.heads * length * length * (2 * size if compiled else WIDE + (size if size < WIDE else 0))
+    if scores_only:
+        return scores
+    asked, shown = trunk.heads * trunk.head_size, trunk.kv_heads * trunk.head_size
+    matrices = trunk.width * (2 * asked + 2 * shown) + trunk.width * trunk.mlp_width * (
+        3 if trunk.mlp == "swiglu" else 2
+    )
+    inner = 3 if trunk.mlp == "swiglu" else 2
+    if compiled:
+        numbers = size * (3 * trunk.width + 3 * asked + 4 * shown + inner * trunk.mlp_width)
+    else:
+        normed = WIDE * (1 + trunk.norm_gain) * (2 * trunk.width + asked + shown)
+        numbers = normed + size * (2 * trunk.width + 2 * asked + 2 * shown + (inner + inner % 2) * trunk.mlp_width)
+    return positions * numbers + scores + (matrices * size if size < WIDE else 0)
+
+
+def _kept_by_ends(model: Model, batch: Batch, dtype: torch.dtype) -> float:
+    """What streams keep outside the trunk, as they run on `batch` once."""
+    rows, length = batch.shape
+    entering = saved_bytes(model, lambda: model.embed(batch, dtype))
+    hidden_ND = torch.zeros(rows * length, model.config.trunk.width, dtype=dtype, requires_grad=True)
+    leaving = 0.0
+    for name, slots in batch.slots.items():
+        stream = model.streams[name]
+        leaving += saved_bytes(
+            model,
+            lambda s=stream, at=slots: s.objective.losses(s.codec, s.head, hidden_ND[at.predict_at], at.predict),
+        )
+    return entering + leaving
+
+
+def saved_bytes(model: torch.nn.Module, run: Callable[[], object]) -> float:
+    """The bytes that autograd keeps of `run`, parameters left out."""
+    seen: dict[int, int] = {}
+    parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
+
+    def count(kept: Tensor) -> Tensor:
+        storage = kept.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            seen[storage.data_ptr()] = storage.nbytes()
+        return kept
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda kept: kept):
+        kept = run()
+    del kept
+    return float(sum(seen.values()))

@@ -1,0 +1,58 @@
+"""The memory that a run is said to take is what its process takes."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import small_model
+from torch import nn
+
+from mixmodal.memory import block_bytes, saved_bytes
+
+BENCH = Path(__file__).parents[1] / "bench" / "memory.py"
+needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's own numbers are read from /proc")
+
+
+def test_what_autograd_keeps_is_counted_once_and_without_parameters():
+    layer = nn.Linear(8, 4, bias=False)
+    x = torch.randn(16, 8)
+    assert saved_bytes(layer, lambda: layer(x)) == 16 * 8 * 4
+    assert saved_bytes(layer, lambda: layer(x) + layer(x)) == 16 * 8 * 4
+
+
+@pytest.mark.parametrize("mlp", ["swiglu", "relu2"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_block_keeps_what_its_shapes_say(mlp, dtype):
+    from mixmodal.attention import sight
+    from mixmodal.rotary import rotary_tables
+    from mixmodal.sequence import Place
+    from mixmodal.trunk import run_block
+
+    wide = {"width": 128, "heads": 4, "kv_heads": 4, "head_size": 32, "mlp_width": 256, "mlp": mlp}
+    model = small_model(depth=1, trunk=wide)
+    place = Place(*(torch.full((2, 64), v, dtype=torch.int32) for v in (0, 0, 0, -1)))
+    seen = sight(place, *rotary_tables(torch.zeros(2, 64, 3), 32, 100.0))
+    x = torch.randn(2, 64, 128).to(dtype).requires_grad_()
+    found = saved_bytes(model, lambda: run_block(model.trunk.blocks[0], x, seen, None))
+    expected = block_bytes(model.config.trunk, 2, 64, torch.finfo(dtype).bits // 8, False)
+    assert expected == pytest.approx(found, rel=0.15)
+
+
+@needs_linux
+@pytest.mark.parametrize("settings", [["optim.average=0.1"], ["precision=float32", "accumulate=2", "recompute=true"]])
+def test_the_estimate_is_within_15_percent_of_what_a_process_uses(settings):
+    """In a process of its own, since this one has used more before."""
+    spec = importlib.util.find_spec("mixmodal")
+    environment = {**os.environ, "PYTHONPATH": str(Path(spec.origin).parents[1]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(BENCH), "--measure", *settings]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert not done.returncode, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["estimate"] == pytest.approx(found["used"], rel=0.15)

@@ -1,0 +1,170 @@
+"""What saves time or memory leaves the result as it is: losses in pieces, recomputed blocks, steps in parts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from conftest import mixed_documents, small_model
+from tiny import RECIPE, hasten
+
+from mixmodal import prepare
+from mixmodal.cache import Cache
+from mixmodal.heads import categorical
+from mixmodal.sequence import collate, pack, split
+from mixmodal.step import train_step
+from mixmodal.trunk import Linear, narrowed
+
+
+def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def alike(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert set(found) == set(expected)
+    for name, value in expected.items():
+        assert torch.allclose(found[name], value, rtol=1e-4, atol=1e-5 * float(value.abs().max()) + 1e-9), name
+
+
+@pytest.mark.parametrize("kept", [0, 49_000])
+def test_the_loss_over_a_large_vocabulary_in_pieces_is_the_loss_at_once(kept, monkeypatch):
+    torch.manual_seed(0)
+    head = categorical.build(categorical.Config(), 16, SimpleNamespace(vocabulary=50_000, kept=kept))
+    hidden, targets, weights = torch.randn(9, 16), torch.randint(0, 50_000, (9,)), torch.rand(9)
+    found = []
+    for whole in (50_000 * 9, 50_000 * 2, 1):
+        monkeypatch.setattr(categorical, "WHOLE", whole)
+        head.zero_grad()
+        entered = hidden.clone().requires_grad_()
+        loss = head.loss(entered, targets)
+        (loss * weights).sum().backward()
+        found.append({"loss": loss.detach(), "hidden": entered.grad, **gradients(head)})
+    for pieces in found[1:]:
+        alike(pieces, found[0])
+
+
+def test_no_scores_of_all_positions_exist_where_the_vocabulary_is_large():
+    torch.manual_seed(0)
+    head = categorical.build(categorical.Config(), 4, SimpleNamespace(vocabulary=50_000))
+    hidden = torch.randn(1000, 4, requires_grad=True)
+    made = []
+
+    def note(kept: torch.Tensor) -> torch.Tensor:
+        made.append(kept.numel())
+        return kept
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda kept: kept):
+        head.loss(hidden, torch.zeros(1000, dtype=torch.long))
+    assert max(made) <= categorical.WHOLE < 1000 * 50_000
+
+
+@pytest.mark.parametrize("skips", [False, True])
+def test_recomputed_blocks_have_the_same_losses_and_gradients(skips):
+    model = small_model(depth=3, trunk={"long_skips": skips})
+    sequences = [model.lay_out(d, np.random.default_rng(d.key)) for d in mixed_documents()]
+    batch = collate(sequences, pack(sequences, 3, 96), 96, model.blank())
+    found = []
+    for model.trunk.recompute in (False, True):
+        model.zero_grad()
+        losses = {name: total for name, (total, _) in model.losses(batch).items()}
+        sum(losses.values()).backward()
+        found.append({**gradients(model), **{name: value.detach() for name, value in losses.items()}})
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_a_batch_in_parts_has_the_losses_of_the_whole(parts):
+    model = small_model(codec={"ends": 4})
+    documents = mixed_documents()
+    sequences = [model.lay_out(d, np.random.default_rng(d.key)) for d in documents]
+    batch = collate(sequences, pack(sequences, 4, 96), 96, model.blank())
+    sums: dict[str, np.ndarray] = {}
+    with torch.no_grad():
+        for part in split(batch, parts, model.blank()):
+            assert part.shape == (4 // parts, 96)
+            assert all(len(s.embed_at) % 256 == 0 for s in part.slots.values())
+            for name, pair in model.losses(part).items():
+                sums[name] = sums.get(name, 0) + np.array([float(value) for value in pair])
+        for name, pair in model.losses(batch).items():
+            assert sums[name] == pytest.approx([float(value) for value in pair], rel=1e-5), name
+
+
+def test_rows_that_cannot_be_shared_out_are_refused():
+    model = small_model()
+    sequence = model.lay_out(mixed_documents()[0], np.random.default_rng(0))
+    batch = collate([sequence], [[0], [], []], 96, model.blank())
+    with pytest.raises(ValueError, match="3 rows cannot be shared out to 2 parts"):
+        split(batch, 2, model.blank())
+
+
+class Still(torch.optim.Optimizer):
+    """Moves nothing, and keeps the gradients of its step."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__(model.parameters(), {})
+        self.model, self.seen = model, {}
+
+    def step(self, closure=None) -> None:
+        self.seen = gradients(self.model)
+
+
+def test_a_step_in_parts_and_recomputed_has_the_gradients_of_one_batch(monkeypatch):
+    hasten(monkeypatch)
+    found = []
+    for options in ({}, {"accumulate": 2}, {"accumulate": 4, "recompute": True}):
+        run = prepare.prepare(replace(RECIPE, **options))
+        with torch.no_grad():
+            for parameter in run.model.parameters():
+                parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.05)
+        still = Still(run.model)
+        means, taken = train_step(run, run.loader.next(0.5), {"all": still})
+        assert taken
+        found.append(({name: torch.tensor(mean) for name, mean in means.items()}, still.seen))
+    for means, seen in found[1:]:
+        alike(means, found[0][0])
+        alike(seen, found[0][1])
+
+
+@torch.inference_mode()
+def test_matrices_held_narrow_say_what_those_converted_in_each_pass_say():
+    model = small_model()
+    sequence = model.lay_out(mixed_documents()[0], np.random.default_rng(0))
+    batch = collate([sequence], [[0]], len(sequence), model.blank())
+    expected = model(batch, dtype=torch.bfloat16)
+    with narrowed(model, torch.bfloat16):
+        assert all(m.held.dtype == torch.bfloat16 for m in model.modules() if isinstance(m, Linear))
+        assert torch.equal(model(batch, dtype=torch.bfloat16), expected)
+    assert all(m.held is None for m in model.modules() if isinstance(m, Linear))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("slots", [[1, 2], [2, 0], [0, 3]])
+def test_slots_that_follow_one_another_and_slots_that_do_not_read_the_same(slots):
+    """Also where they hold unlike lengths: slot 0 and 2 begin with one document more."""
+    model = small_model()
+    blank = model.blank()
+
+    def read(cache: Cache, sequence, at: list[int]) -> torch.Tensor:
+        start = [cache.used[slot] for slot in at]
+        length = len(sequence)
+        return model(
+            collate([sequence] * len(at), [[i] for i in range(len(at))], length, blank, start), cache=cache, slots=at
+        )
+
+    sequences = [model.lay_out(d, np.random.default_rng(0)) for d in mixed_documents()[:2]]
+    together, alone = Cache(model.config.trunk, 4, 8), [Cache(model.config.trunk, 1, 200) for _ in slots]
+    for place, slot in enumerate(slots):
+        if slot % 2 == 0:
+            read(together, sequences[0], [slot]), together.keep()
+            read(alone[place], sequences[0], [0]), alone[place].keep()
+    for keep in (False, True, False):
+        found = read(together, sequences[1], slots)
+        for place, cache in enumerate(alone):
+            assert torch.allclose(found[place], read(cache, sequences[1], [0])[0], atol=1e-5)
+            if keep:
+                cache.keep()
+        if keep:
+            together.keep()
