@@ -1,4 +1,4 @@
-"""Paired timing: what is compared runs in turns in one process, so that whatever else the machine does hits all of it."""
+"""Paired timing: what is compared runs in turns in one process, so that whatever else goes on hits all of it."""
 
 from __future__ import annotations
 

@@ -102,27 +102,28 @@ class Owned:
         return norm
 
     @torch.no_grad()
-    def spread(self) -> None:
-        """Give every rank the values that the owners have."""
+    def spread(self, settled: bool | None = None) -> None:
+        """Give every rank the values that the owners have: of all parameters, or of those that `gather` was about."""
         ranks = self.ranks
         if ranks.count == 1:
             return
-        mine, device = self._of[ranks.rank], next(self.model.parameters()).device
+        of = self._of if settled is None or ranks.shard else self._learning[settled]
+        mine, device = of[ranks.rank], next(self.model.parameters()).device
         if ranks.shard:
             for module in self.model.modules():
                 if hasattr(module, "reshard"):
                     module.reshard()
             parts = self._exchanged(
                 [[self._mine[n][self._rows(n, rank)].flatten() for n in mine] for rank in range(ranks.count)],
-                [self._size(names, ranks.rank) for names in self._of],
+                [self._size(names, ranks.rank) for names in of],
             )
         else:
-            parts = [torch.empty(self._size(names, 0), device=device) for names in self._of]
+            parts = [torch.empty(self._size(names, 0), device=device) for names in of]
             if mine:
                 torch.cat([self._mine[n].flatten() for n in mine], out=parts[ranks.rank])
             for rank, part in enumerate(parts):
                 dist.broadcast(part, rank)
-        for names, part in zip(self._of, parts, strict=True):
+        for names, part in zip(of, parts, strict=True):
             for name, piece in self._split(names, part, ranks.rank).items():
                 if ranks.shard:
                     self._all[name].to_local().copy_(piece)

@@ -74,8 +74,8 @@ def prepare(recipe: Recipe, device: str | None = None, ranks: Ranks = ALONE) -> 
         ranks = replace(ranks, shard=True)
     if ranks.shard and recipe.optim.settle < 1:
         raise ValueError(
-            f"optim.settle is {recipe.optim.settle:g}, but a model in shards cannot rest in part: set optim.settle=1, or"
-            " train without --shard"
+            f"optim.settle is {recipe.optim.settle:g}, but a model in shards cannot rest in part: set optim.settle=1,"
+            " or train without --shard"
         )
     if ranks.shard:
         shard(model, model.trunk.blocks, ranks, dtype)

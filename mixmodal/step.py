@@ -40,7 +40,7 @@ def train_step(
             optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     if taken:
-        run.owned.spread()
+        run.owned.spread(settled)
     return means, taken
 
 
