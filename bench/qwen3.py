@@ -80,7 +80,7 @@ def training(rows: int, length: int, rounds: int, vocabulary: int = 0) -> None:
             found.backward()
             optimizer.step()
             optimizer.zero_grad()
-            say[name] = float(found)
+            say[name] = float(found.detach())
 
         return run
 

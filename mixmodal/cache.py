@@ -66,7 +66,8 @@ class Cache:
             held[self._at] = new
         mask = visible_mask(block, Place(*(f[self._rows, : self._end] for f in self.place)))
         self.place.doc[self._at] = PADDING  # scratch, unless it is kept
-        return Sight(cos_BLE, sin_BLE, mask, plain=False)  # forwards alone, SDPA is the fastest
+        # Forwards alone SDPA is the fastest, most of all where everything is seen.
+        return Sight(cos_BLE, sin_BLE, None if mask.all() else mask, plain=False)
 
     def extend(self, layer: int, k_BGLE: Tensor, v_BGLE: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of the opened rows: what their slots hold, then the given."""

@@ -176,7 +176,8 @@ def collate(
                 held[run.stream].append((at, run))
                 at = end
     shaped = {name: torch.from_numpy(values.reshape(rows, length)) for name, values in flat.items()}
-    slots = {name: _slots(runs, blank[name], rows * length) for name, runs in held.items()}
+    multiple = SLOT_MULTIPLE if start is None else 1  # behind a cache nothing is compiled
+    slots = {name: _slots(runs, blank[name], rows * length, multiple) for name, runs in held.items()}
     return Batch(
         Place(**shaped),
         torch.from_numpy(coords.reshape(rows, length, 3)),
@@ -217,22 +218,25 @@ def _refilled(values: Tensor, blank: Tensor) -> Tensor:
     return torch.cat((values, blank.to(values).expand(lacking, *values.shape[1:])))
 
 
-def _slots(held: list[tuple[int, Run]], blank: Slots, positions: int) -> Slots:
+def _slots(held: list[tuple[int, Run]], blank: Slots, positions: int, multiple: int) -> Slots:
     embed_at = [np.arange(at, at + len(run)) for at, run in held]
     predicting = [(at, run) for at, run in held if run.predict_at is not None and len(run.predict_at)]
     predict_at = [at + run.predict_at for at, run in predicting]
     return Slots(
-        _padded(embed_at, torch.tensor([positions])),
-        {key: _padded([run.embed[key] for _, run in held], empty) for key, empty in blank.embed.items()},
-        _padded(predict_at, torch.tensor([0])),
-        {key: _padded([run.predict[key] for _, run in predicting], empty) for key, empty in blank.predict.items()},
+        _padded(embed_at, torch.tensor([positions]), multiple),
+        {key: _padded([run.embed[key] for _, run in held], empty, multiple) for key, empty in blank.embed.items()},
+        _padded(predict_at, torch.tensor([0]), multiple),
+        {
+            key: _padded([run.predict[key] for _, run in predicting], empty, multiple)
+            for key, empty in blank.predict.items()
+        },
     )
 
 
-def _padded(pieces: list[np.ndarray], blank: Tensor) -> Tensor:
-    """The pieces end to end, then copies of `blank` up to the next multiple of the slot size."""
+def _padded(pieces: list[np.ndarray], blank: Tensor, multiple: int) -> Tensor:
+    """The pieces end to end, then copies of `blank` up to the next multiple."""
     total = sum(len(piece) for piece in pieces)
-    size = max(1, -(-total // SLOT_MULTIPLE)) * SLOT_MULTIPLE
+    size = max(1, -(-total // multiple)) * multiple
     out = np.empty((size, *blank.shape[1:]), blank.numpy().dtype)
     at = 0
     for piece in pieces:

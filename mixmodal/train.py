@@ -179,7 +179,7 @@ def _timed(run: Run, optimizers: dict, average: PowerAverage | None, began: floa
         ticks = []
         for _ in range(8 if share else 0):
             tick = time.perf_counter()
-            train_step(run, run.loader.next(0.0).to(run.device), optimizers, settled)
+            train_step(run, run.loader.next(0.99 if settled else settle / 2).to(run.device), optimizers, settled)
             ticks.append(time.perf_counter() - tick)
         seconds += share * float(np.median(ticks[3:])) if share else 0.0
     run.loader.load(state)
@@ -188,7 +188,7 @@ def _timed(run: Run, optimizers: dict, average: PowerAverage | None, began: floa
     for optimizer in optimizers.values():
         optimizer.state.clear()
     left = run.recipe.minutes * 60 - (time.perf_counter() - began)
-    steps = max(10, int(left / (1.04 * seconds)))
+    steps = max(10, int(left / (1.03 * seconds)))
     steps = run.ranks.told([steps])[0][0]
     say(f"{steps:,} steps fit into what is left of {run.recipe.minutes:g} min")
     return replace(run.recipe, steps=steps, minutes=0.0), began

@@ -78,9 +78,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The normed values in the dtype of `x`, computed in fp32."""
-        wide = x.float()
-        wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
-        return (wide if self.gain is None else wide * self.gain).to(x.dtype)
+        return F.rms_norm(x.float(), x.shape[-1:], self.gain, self.eps).to(x.dtype)
 
 
 class Attention(nn.Module):

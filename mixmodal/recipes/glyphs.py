@@ -30,8 +30,8 @@ def glyphs_grid() -> Recipe:
     Short words come first, in pictures of six patches: what a letter looks like, and that the first one asked for
     stands first, is learned there; without them nothing is written.
 
-    Result:  1,000 steps, 8.5 minutes of one core, seed 0, n = 200: reads 100 % of unseen words (98.1 to 100 %) and writes
-             99.5 % (97.2 to 99.9 %).
+    Result:  1,000 steps, 8.5 minutes of one core, seed 0, n = 200: reads 100 % of unseen words (98.1 to 100 %) and
+             writes 99.5 % (97.2 to 99.9 %).
     """
     return Recipe(
         name="glyphs_grid",
@@ -56,8 +56,8 @@ def glyphs_line() -> Recipe:
     """Words of 3 to 10 letters in two fonts and six colourings, read and written; no word of the test is in training.
 
     Result:  2,200 steps, 19 minutes of one core, seed 0: reads 199 of 200 unseen words (97.2 to 99.9 %), in the
-             font that is held out 8 %; writes none of them yet on this level, where colours and place are left open, but
-             reads and writes 200 of 200 of the level `grid`, which comes before it.
+             font that is held out 8 %; writes none of them yet on this level, where colours and place are left open,
+             but reads and writes 200 of 200 of the level `grid`, which comes before it.
     """
     return Recipe(
         name="glyphs_line",
