@@ -52,7 +52,7 @@ def poisoned(monkeypatch, *steps: int) -> None:
     def following(self, progress):
         batch = whole(self, progress)
         calls.append(1)
-        if len(calls) in steps:
+        if len(calls) - 1 in steps:  # the first one tells how much memory a step takes
             batch.slots["patches"].predict["targets"][0] = math.nan
         return batch
 

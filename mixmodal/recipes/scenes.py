@@ -48,7 +48,9 @@ def scenes_two() -> Recipe:
 def scenes_full() -> Recipe:
     """The full level: up to four of a kind, six shapes, eight colours, anywhere; the model in the box.
 
-    Result:  3,400 steps, 44 minutes of one core, seed 0: exact pictures 31.8 %, exact captions 89 % (n = 500).
+    Result:  3,400 steps as it was before it settled, 44 minutes of one core, seed 0: exact pictures 31.8 %, exact
+             captions 89 % (n = 500). The model in the box went on from there in two more pieces, which its card
+             tells, to 77.8 % and 92.6 %; this recipe does in one what they did, and was not run to its end.
     """
     kinds = {"single": 0.1, "group": 0.2, "pair": 0.4, "groups": 0.3}
     single = {"kind": "scenes", "level": "one", "size": 16}
@@ -63,7 +65,7 @@ def scenes_full() -> Recipe:
         },
         valid={"full": {"kind": "scenes", "level": "full", "split": "heldout", "kinds": kinds}},
         optim=replace(OPTIM, decay=0.5),
-        steps=3_400,
+        steps=9_000,
         rows=12,
         length=192,
         every=500,
