@@ -9,6 +9,8 @@ from mixmodal.attention import Sight, visible_mask
 from mixmodal.config import TrunkConfig
 from mixmodal.sequence import PADDING, Batch, Place
 
+CLEANED = 32  # positions more than needed that are cleaned at a time
+
 
 class Cache:
     """Room for `slots` sequences of `capacity` positions; it grows when a sequence needs more.
@@ -29,8 +31,9 @@ class Cache:
         device: torch.device | str = "cpu",
     ) -> None:
         shape = (config.depth, slots, config.kv_heads, capacity, config.head_size)
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)
-        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        self.keys = torch.empty(shape, dtype=dtype, device=device)
+        self.values = torch.empty(shape, dtype=dtype, device=device)
+        self._clean = 0  # so many positions hold numbers: memory that is never asked for is never touched
         self.place = Place(
             *(torch.full((slots, capacity), PADDING, dtype=torch.int32, device=device) for _ in range(4))
         )
@@ -86,12 +89,17 @@ class Cache:
             self.used[slot] += self._fresh.doc.shape[1]
 
     def _grow(self, needed: int) -> None:
-        """At least the needed capacity, and then half as much again, so that it is seldom asked for."""
-        capacity = self.keys.shape[3]
-        if needed <= capacity:
-            return
-        more = needed + needed // 2 - capacity
-        depth, slots, groups, _, size = self.keys.shape
-        room = self.keys.new_zeros(depth, slots, groups, more, size)
-        self.keys, self.values = torch.cat((self.keys, room), dim=3), torch.cat((self.values, room), dim=3)
-        self.place = Place(*(torch.cat((f, f.new_full((slots, more), PADDING)), dim=1) for f in self.place))
+        """At least the needed capacity, and then twice as much, so that it is seldom asked for."""
+        depth, slots, groups, capacity, size = self.keys.shape
+        if needed > capacity:
+            more, clean = 2 * needed - capacity, self._clean
+            wider = [old.new_empty(depth, slots, groups, 2 * needed, size) for old in (self.keys, self.values)]
+            for old, new in zip((self.keys, self.values), wider, strict=True):
+                new[:, :, :, :clean] = old[:, :, :, :clean]
+            self.keys, self.values = wider
+            self.place = Place(*(torch.cat((f, f.new_full((slots, more), PADDING)), dim=1) for f in self.place))
+        if needed > self._clean:  # what is masked is multiplied by 0, so it must be a number
+            end = min(needed + CLEANED, self.keys.shape[3])
+            for held in (self.keys, self.values):
+                held[:, :, :, self._clean : end] = 0
+            self._clean = end

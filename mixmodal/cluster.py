@@ -88,8 +88,8 @@ class Estimate:
 
 def job_of(model: Model, recipe: Recipe, dtype: torch.dtype = torch.bfloat16) -> Job:
     """What a step of a run has to do, its matrix products in `dtype`."""
-    cost = cost_of(model, recipe.rows, recipe.length, dtype, recipe.optim.average > 0)
-    size, trunk = torch.finfo(dtype).bits // 8, model.config.trunk
+    cost = cost_of(model, recipe, dtype)
+    size = torch.finfo(dtype).bits // 8
     parameters = list(model.parameters())
     groups, muon = model.groups(), recipe.optim.matrices == "muon"
     turned = [p for name in ("matrices", "filters") for _, p in groups[name]] if muon else []
@@ -97,8 +97,6 @@ def job_of(model: Model, recipe: Recipe, dtype: torch.dtype = torch.bfloat16) ->
     whole = sum(p.numel() for p in parameters)
     average = recipe.optim.average > 0
     held = FP32 * (whole * (1 + average) + learning * 3)
-    if recipe.path != "plain":  # nothing else keeps the scores of every pair of positions
-        held += recipe.rows * trunk.heads * recipe.length**2 * trunk.depth * (size + 4)
     return Job(
         parameters=whole,
         learning=learning,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from mixmodal.config import Recipe
 from mixmodal.model import Model
 
 
@@ -37,8 +38,8 @@ class Cost:
         ]
 
 
-def cost_of(model: Model, rows: int, length: int, dtype: torch.dtype, average: bool) -> Cost:
-    """The cost of a training step on [rows, length] positions, attention computed in full.
+def cost_of(model: Model, recipe: Recipe, dtype: torch.dtype) -> Cost:
+    """The cost of a training step of a recipe, attention computed in full.
 
     Source:  Kaplan et al. 2020 (arXiv:2001.08361): 6 FLOPs per weight and position, forward and backward.
     """
@@ -52,16 +53,20 @@ def cost_of(model: Model, rows: int, length: int, dtype: torch.dtype, average: b
         for name, p in named.items()
         if p.ndim == 2 and not name.startswith("trunk.") and "place" not in name and ".codec.table" not in name
     )
-    positions = rows * length
-    attention = 12 * positions * length * trunk.heads * trunk.head_size * trunk.depth
-    flops = 6 * positions * (matrices + 0.6 * ends) + attention
+    positions, length = recipe.rows * recipe.length, recipe.length
+    within = 12 * positions * length * trunk.heads * trunk.head_size * trunk.depth + 6 * positions * matrices
+    flops = 6 * positions * 0.6 * ends + within * (4 / 3 if recipe.recompute else 1)
     size = torch.finfo(dtype).bits // 8
     each = trunk.width * 12 + trunk.mlp_width * 3 + trunk.heads * trunk.head_size * 8
-    activations = positions * trunk.depth * each * size
-    scores = rows * trunk.heads * length * length * trunk.depth * (size + 4)
+    once = positions // recipe.accumulate  # these are in memory together
+    kept = 1 if recipe.recompute else trunk.depth  # so many blocks keep what their gradients want
+    activations = once * (kept * each + (trunk.depth * trunk.width if recipe.recompute else 0)) * size
+    scores = 0  # kept by the path "plain" alone
+    if recipe.path == "plain":
+        scores = once * trunk.heads * length * kept * (size + 4)
     vocabulary = sum(getattr(s.codec, "vocabulary", 0) for s in model.streams.values())
-    logits = positions // 2 * vocabulary * 8
-    held = 4 * (parameters * (1 + average) + learning * 3)  # what learns has a gradient and two moments besides
+    logits = once // 2 * vocabulary * 8
+    held = 4 * (parameters * (1 + (recipe.optim.average > 0)) + learning * 3)  # a gradient and two moments besides
     return Cost(parameters, positions, flops, held + activations + scores + logits)
 
 

@@ -64,7 +64,7 @@ def prepare(recipe: Recipe, device: str | None = None, ranks: Ranks = ALONE) -> 
         model = Model(recipe.model)
     dtype = fast_dtype(device) if recipe.precision == "auto" else getattr(torch, recipe.precision)
     loader = Loader(mixture, model, recipe, ranks)
-    cost = cost_of(model, recipe.rows, recipe.length, dtype, recipe.optim.average > 0)
+    cost = cost_of(model, recipe, dtype)
     model.trunk.recompute = recipe.recompute
     before = loader.state()
     held = memory_of(model, recipe, dtype, loader.next(0.999))

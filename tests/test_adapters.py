@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from mixmodal.api import Loaded
 from mixmodal.checkpoint import from_pretrained, save_pretrained
 from mixmodal.compute import cost_of
-from mixmodal.config import OptimConfig, TrunkConfig
+from mixmodal.config import OptimConfig, Recipe, TrunkConfig
 from mixmodal.foreign import adapted, merged
 from mixmodal.model import Model
 from mixmodal.optim import make_optimizers
@@ -79,7 +79,8 @@ def test_the_groups_hold_what_learns_and_nothing_else():
 
 
 def test_what_is_frozen_needs_no_room_for_gradients():
-    costs = [cost_of(Model(small_config(trunk=trunk)), 2, 64, torch.float32, False) for trunk in ({}, {"frozen": True})]
+    models = [Model(small_config(trunk=trunk)) for trunk in ({}, {"frozen": True})]
+    costs = [cost_of(model, Recipe("r", model.config, {}, rows=2, length=64), torch.float32) for model in models]
     trunk = sum(p.numel() for p in Model(small_config()).trunk.parameters())
     assert costs[0].parameters == costs[1].parameters and costs[0].bytes - costs[1].bytes == 12 * trunk
 

@@ -8,12 +8,15 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import small_model
 
 from mixmodal.checkpoint import lacks, load_run
-from mixmodal.cluster import MACHINES, Job, estimate, lines
+from mixmodal.cluster import MACHINES, Job, estimate, job_of, lines
+from mixmodal.config import Recipe
 from mixmodal.parallel import ALONE, Ranks
 from mixmodal.train import read_metrics
 
@@ -172,6 +175,15 @@ def test_rows_are_shared_out_and_fewer_than_ranks_are_refused():
 
 
 # Costs
+
+
+def test_what_saves_memory_counts_and_costs():
+    model = small_model(trunk={"depth": 4})
+    plain = Recipe("r", model.config, {}, rows=8, length=64)
+    jobs = [job_of(model, replace(plain, **more)) for more in ({}, {"accumulate": 4}, {"recompute": True})]
+    assert jobs[1].moving == pytest.approx(jobs[0].moving / 4, rel=0.01) and jobs[1].flops == jobs[0].flops
+    assert jobs[2].moving < 0.6 * jobs[0].moving
+    assert 1.1 < jobs[2].flops / jobs[0].flops < 4 / 3  # the ends run once
 
 
 JOB = Job(

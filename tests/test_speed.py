@@ -16,7 +16,7 @@ from mixmodal.cache import Cache
 from mixmodal.heads import categorical
 from mixmodal.sequence import collate, pack, split
 from mixmodal.step import train_step
-from mixmodal.trunk import Linear, narrowed
+from mixmodal.trunk import FEW, Lent, Linear, narrowed
 
 
 def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -135,14 +135,27 @@ def test_matrices_held_narrow_say_what_those_converted_in_each_pass_say():
     batch = collate([sequence], [[0]], len(sequence), model.blank())
     expected = model(batch, dtype=torch.bfloat16)
     with narrowed(model, torch.bfloat16):
-        assert all(m.held.dtype == torch.bfloat16 for m in model.modules() if isinstance(m, Linear))
+        assert all(m.lent.matrix.dtype == torch.bfloat16 for m in model.modules() if isinstance(m, Linear))
         assert torch.equal(model(batch, dtype=torch.bfloat16), expected)
-    assert all(m.held is None for m in model.modules() if isinstance(m, Linear))
+    assert all(m.lent is None for m in model.modules() if isinstance(m, Linear))
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_matrix_laid_out_for_few_rows_gives_the_same_product(dtype):
+    torch.manual_seed(0)
+    weight = torch.randn(96, 160)
+    lent = Lent(weight, dtype)
+    for rows in (1, 3, FEW, FEW + 1):
+        x = torch.randn(rows, 2, 160).to(dtype)[:, :1]  # as a slice of something larger comes in
+        expected = x.double() @ weight.to(dtype).double().T
+        assert (lent(x) - expected).abs().max() <= (1e-5 if dtype == torch.float32 else 1e-2) * expected.abs().max()
+    assert lent.packed is not None or not torch.backends.mkldnn.is_available()
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("slots", [[1, 2], [2, 0], [0, 3]])
-def test_slots_that_follow_one_another_and_slots_that_do_not_read_the_same(slots):
+def test_slots_that_follow_one_another_and_slots_that_do_not_read_the_same(slots, monkeypatch):
     """Also where they hold unlike lengths: slot 0 and 2 begin with one document more."""
     model = small_model()
     blank = model.blank()
@@ -155,6 +168,10 @@ def test_slots_that_follow_one_another_and_slots_that_do_not_read_the_same(slots
         )
 
     sequences = [model.lay_out(d, np.random.default_rng(0)) for d in mixed_documents()[:2]]
+    # what memory holds before it is written may be no number
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *a, **k: empty(*a, **k).fill_(torch.nan))
+    monkeypatch.setattr(torch.Tensor, "new_empty", lambda t, *a: empty(*a, dtype=t.dtype).fill_(torch.nan))
     together, alone = Cache(model.config.trunk, 4, 8), [Cache(model.config.trunk, 1, 200) for _ in slots]
     for place, slot in enumerate(slots):
         if slot % 2 == 0:
