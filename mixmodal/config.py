@@ -86,9 +86,9 @@ class OptimConfig:
     Units:   `matrix_rate` is the rate of the trunk's matrices (Muon's, or AdamW's where `matrices` is "adamw"),
              `filter_rate` that of convolutions, 0 for the same, `rate` that of the rest; `warmup` in steps; `decay` is
              the last share of the run in which the rate falls linearly to 0; `average` is the relative width of the
-             power-law average of weights, 0 for none. At the share `settle` of the run the rate of the trunk's
-             matrices is 0, and from there only what reads the hidden states learns, at less than half the price. A
-             step whose loss or gradient is not finite is skipped; `bad_steps` of them in a row end the run.
+             power-law average of weights, 0 for none. At the share `settle` of the run all rates are 0, as if it ended
+             there; then only what reads the hidden states learns, at half the price, its rates once more from their
+             peaks to 0. A step whose loss or gradient is not finite is skipped; `bad_steps` in a row end the run.
     """
 
     matrices: str = "muon"

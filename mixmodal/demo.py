@@ -45,8 +45,9 @@ def demo(out: Path, *, minutes: float = 0.0, seed: int = 0, n: int = 500) -> Pat
     chosen = replace(chosen, seed=seed, minutes=minutes or chosen.minutes)
     print(f"\nNow the same from nothing: {chosen.minutes:g} minutes of training on this machine.")
     run = out / f"run_{time.strftime('%Y%m%d_%H%M%S')}"
+    started = time.perf_counter()
     together(_processes(), train_as, chosen, run, False)
-    trained = time.perf_counter()
+    training = time.perf_counter() - started
     loaded = load(run)
     print(f"Judging {n} held-out sentences and {n} held-out pictures, one sample each ...")
     exam = Exam(loaded.model, loaded.about, n, 0, loaded.settings(), loaded.dtype, {"splits": "heldout"})
@@ -56,9 +57,7 @@ def demo(out: Path, *, minutes: float = 0.0, seed: int = 0, n: int = 500) -> Pat
     print(f"exact sentences about pictures {told(scores['image_to_text.exact'])}")
     page = out / "index.html"
     page.write_text(_page(loaded, scores, run, boxed), encoding="utf8")
-    print(
-        f"\nThe page: {page}   ({duration(trained - began)} to train, {duration(time.perf_counter() - began)} in all)"
-    )
+    print(f"\nThe page: {page}   ({duration(training)} to train, {duration(time.perf_counter() - began)} in all)")
     print(
         "Your own pictures, with a caption beside each (cat.png, cat.txt):\n"
         '  mixmodal train own_32 --data FOLDER --out runs/mine && mixmodal sample runs/mine "your words"'

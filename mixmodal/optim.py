@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +52,7 @@ def make_optimizers(
     return made
 
 
-def rate_share(step: int, steps: float, config: OptimConfig) -> float:
+def rate_share(step: float, steps: float, config: OptimConfig) -> float:
     """The share of the peak rate at `step` of `steps`: warm-up, level, then linear to 0."""
     rising = min(1.0, (step + 1) / max(1, config.warmup))
     left = (steps - step) / max(1.0, config.decay * steps)
@@ -64,9 +65,16 @@ def has_settled(step: int, steps: int, config: OptimConfig) -> bool:
 
 
 def set_rate(optimizers: dict[str, torch.optim.Optimizer], step: int, steps: int, config: OptimConfig) -> None:
-    """Set every rate to its share of its peak; that of the trunk's matrices falls to 0 where the run settles."""
-    for name, optimizer in optimizers.items():
-        share = rate_share(step, config.settle * steps if name == "matrices" else steps, config)
+    """Set every rate to its share of its peak: each phase, before and after the run settles, is a run of its own.
+
+    What rests comes to rest at a rate of 0; what reads begins again at its peak, and falls to 0 at the end.
+    """
+    turn = config.settle * steps
+    if step < turn or config.settle >= 1:
+        share = rate_share(step, turn, config)
+    else:
+        share = rate_share(step - turn, steps - turn, replace(config, warmup=1, decay=1.0))
+    for optimizer in optimizers.values():
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * share
 

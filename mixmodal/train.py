@@ -188,7 +188,7 @@ def _timed(run: Run, optimizers: dict, average: PowerAverage | None, began: floa
     for optimizer in optimizers.values():
         optimizer.state.clear()
     left = run.recipe.minutes * 60 - (time.perf_counter() - began)
-    steps = max(10, int(left / (1.03 * seconds)))
+    steps = max(10, int(left / (1.01 * seconds)))
     steps = run.ranks.told([steps])[0][0]
     say(f"{steps:,} steps fit into what is left of {run.recipe.minutes:g} min")
     return replace(run.recipe, steps=steps, minutes=0.0), began

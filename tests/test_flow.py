@@ -241,7 +241,7 @@ def test_known_values_are_shown_clean_and_padding_is_no_part_of_the_loss():
 
 @torch.no_grad()
 @pytest.mark.parametrize("options", [{}, {"time": "token"}])
-@pytest.mark.parametrize("codec", [{}, {"ends": 4}])
+@pytest.mark.parametrize("codec", [{}, {"ends": 4}, {"ends": 4, "quick": True}])
 def test_the_errors_by_noise_level_sum_to_the_loss(options, codec):
     model = small_model(flow=options, codec=codec)
     sequences = [model.lay_out(d, np.random.default_rng(d.key)) for d in mixed_documents()]
@@ -301,8 +301,9 @@ def test_an_empty_grid_of_a_size_has_zeros_and_every_cell():
 
 
 @torch.no_grad()
-def test_the_ends_are_told_the_time_on_the_way_in_and_out_and_take_what_has_none_for_clean():
-    model = small_model(codec={"ends": 4})
+@pytest.mark.parametrize("quick", [False, True])
+def test_the_ends_are_told_the_time_on_the_way_in_and_out_and_take_what_has_none_for_clean(quick):
+    model = small_model(codec={"ends": 4, "quick": quick})
     codec = model.writer("image").codec
     grid = codec.encode(picture(1))
     fields = {name: torch.from_numpy(value) for name, value in codec.fields(grid).items()}
@@ -315,3 +316,10 @@ def test_the_ends_are_told_the_time_on_the_way_in_and_out_and_take_what_has_none
     untold, clean, noisy = both(None), both(1.0), both(0.2)
     for without, end, start in zip(untold, clean, noisy, strict=True):
         assert torch.equal(without, end) and not torch.allclose(end, start)
+
+
+def test_quick_ends_mix_once_on_the_way_in_and_at_every_level_on_the_way_out():
+    whole, quick = (small_model(codec={"ends": 4, "quick": q}).writer("image").codec for q in (False, True))
+    canvas = torch.randn(2, 4, 8, 8)
+    assert [f.shape for f in quick.down(canvas)] == [f.shape for f in whole.down(canvas)][-1:]
+    assert len(quick.down.mix) == 1 < len(whole.down.mix) == len(quick.beside.mix)

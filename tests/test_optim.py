@@ -41,15 +41,15 @@ def test_rates_are_shares_of_their_own_peaks():
         assert [o.param_groups[0]["lr"] for o in made.values()] == pytest.approx([0.4 * share, 0.1 * share])
 
 
-def test_where_a_run_settles_the_trunk_has_come_to_rest_and_the_others_go_on():
+def test_where_a_run_settles_all_rates_are_0_and_then_begin_again_at_their_peaks():
     config = OptimConfig(matrix_rate=0.4, rate=0.1, warmup=1, decay=0.5, settle=0.6)
     made = make_optimizers(small_model(depth=1).groups(), config)
     rates = []
-    for step in (29, 45, 60, 80):
+    for step in (29, 45, 59, 60, 80, 99):
         set_rate(made, step, 100, config)
         rates.append([o.param_groups[0]["lr"] for o in made.values()])
-    assert [matrix for matrix, _ in rates] == pytest.approx([0.4, 0.2, 0, 0])
-    assert [rest for _, rest in rates] == pytest.approx([0.1, 0.1, 0.08, 0.04])
+    shares = [1, 1 / 2, 1 / 30, 1, 1 / 2, 1 / 40]
+    assert rates == [pytest.approx([0.4 * share, 0.1 * share]) for share in shares]
     assert [has_settled(step, 100, config) for step in (0, 59, 60)] == [False, False, True]
     assert has_settled(0, 100, replace(config, settle=0.0)) and not has_settled(99, 100, OptimConfig())
 

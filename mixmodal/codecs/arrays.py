@@ -27,6 +27,7 @@ class Config:
              learned place (row and column) to the rotary one; `ends` > 0 is the width of small convolutional nets
              over the whole part, beside the matrices (one frame only): one into the trunk, and behind it a U-Net
              that also sees the noisy values. They are told the time of each part where the objective has one.
+             `quick` has the first of them mix at its coarsest level alone.
     """
 
     patch: tuple[int, int, int] = (1, 8, 8)
@@ -35,6 +36,7 @@ class Config:
     box: float = 0.0
     learned: bool = True
     ends: int = 0
+    quick: bool = False
 
 
 class Codec(nn.Module):
@@ -54,7 +56,8 @@ class Codec(nn.Module):
             levels = min(2, *((side & -side).bit_length() - 1 for side in config.patch[1:]))
             self.coarse = tuple(side >> levels for side in config.patch[1:])  # a patch on the coarsest level
             size = self.coarse[0] * self.coarse[1] * (config.ends << levels)
-            self.down = Down(config.channels + 1, config.ends, levels)  # one more: how noisy the picture is
+            # one channel more: how noisy the picture is
+            self.down = Down(config.channels + 1, config.ends, levels, config.quick)
             # its own pyramid: it learns on when the trunk rests, and what the trunk reads must not move then
             self.beside = Down(config.channels + 1, config.ends, levels)
             self.up = Up(config.channels, config.ends, levels)

@@ -10,10 +10,10 @@ from mixmodal.designs import lossless
 FLOW = {
     "copies": 4,
     "clamp": 0.1,
-    "time_law": {"mean": -1.2, "std": 1.2, "switch": 0.68, "later_mean": 0.3, "later_std": 1.2},
+    "time_law": {"mean": -1.2, "std": 1.2, "switch": 0.7, "later_mean": -0.2, "later_std": 1.2},
 }
 # Two phases: words and places at much noise, then, with the trunk at rest, outlines at little noise.
-OPTIM = OptimConfig(matrix_rate=0.012, filter_rate=0.02, newton_schulz=3, settle=0.68)
+OPTIM = OptimConfig(matrix_rate=0.012, filter_rate=0.02, newton_schulz=3, settle=0.7)
 PROSE = {"kind": "prose", "share": 0.003}
 
 
@@ -28,7 +28,7 @@ def scenes_two() -> Recipe:
     single = {"kind": "scenes", "level": "two", "size": 16, "kinds": {"single": 1.0}}
     return Recipe(
         name="scenes_two",
-        model=lossless.model(lossless.small_trunk(5), flow=FLOW, codec={"ends": 16}, picture_weight=3.0),
+        model=lossless.model(lossless.small_trunk(5), flow=FLOW, codec={"ends": 16, "quick": True}, picture_weight=3.0),
         sources={
             "first": {**single, "share": 0.97, "until": 0.14},
             "two": {"kind": "scenes", "level": "two", "share": 0.87, "from": 0.14},
@@ -37,10 +37,10 @@ def scenes_two() -> Recipe:
         },
         valid={"two": {"kind": "scenes", "level": "two", "split": "heldout"}},
         optim=OPTIM,
-        minutes=4.75,
+        minutes=4.8,
         rows=16,
         length=120,  # a document to draw and one to describe, one sometimes longer
-        every=1_000,
+        every=2_000,
         guidance=4.0,
     )
 
