@@ -16,6 +16,7 @@ from PIL import Image as Picture
 
 from mixmodal.api import Loaded, load
 from mixmodal.checkpoint import write_json
+from mixmodal.clock import warmed
 from mixmodal.compute import duration
 from mixmodal.data import make_source
 from mixmodal.judge.intervals import told
@@ -43,7 +44,8 @@ def demo(out: Path, *, minutes: float = 0.0, seed: int = 0, n: int = 500) -> Pat
     boxed = _from_the_box(out, seed)
     chosen = recipe("scenes_two")
     chosen = replace(chosen, seed=seed, minutes=minutes or chosen.minutes)
-    print(f"\nNow the same from nothing: {chosen.minutes:g} minutes of training on this machine.")
+    print(f"\nGetting ready: a step compiled for this machine in {warmed(chosen, _processes()):.0f} s")
+    print(f"Now the same from nothing: {chosen.minutes:g} minutes of training on this machine.")
     run = out / f"run_{time.strftime('%Y%m%d_%H%M%S')}"
     started = time.perf_counter()
     together(_processes(), train_as, chosen, run, False)

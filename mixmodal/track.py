@@ -54,6 +54,10 @@ class Track:
         """Show the bar."""
         self.bar = tqdm(total=steps, initial=step, unit="step", dynamic_ncols=True, mininterval=1.0)
 
+    def steps(self, steps: int) -> None:
+        """Show that there will be so many steps in all."""
+        self.bar.total = steps
+
     def step(
         self,
         step: int,
@@ -163,6 +167,9 @@ class Untracked(Track):
         self.folder, self.say, self.scores, self.watched, self.bar = folder, say, {}, set(), None
 
     def begin(self, step: int, steps: int) -> None:
+        """Nothing."""
+
+    def steps(self, steps: int) -> None:
         """Nothing."""
 
     def step(self, step: int, losses: dict[str, float], **told: Any) -> None:

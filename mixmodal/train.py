@@ -10,7 +10,6 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,6 +26,7 @@ from mixmodal.checkpoint import (
     write_json,
     write_text,
 )
+from mixmodal.clock import Clock
 from mixmodal.compute import duration
 from mixmodal.config import Recipe
 from mixmodal.diagnosis import FOUND_NOTHING, diagnose
@@ -59,6 +59,7 @@ def train(
     Raises:  FileExistsError if `out` holds a run and `resume` is false, ValueError if that run has another recipe;
              Stopped, once a checkpoint is saved, if the run was asked to stop; NotFinite if it cannot go on.
     """
+    entered = time.perf_counter()
     if not ranks.first:
         say = silent
     if (out / "recipe.json").exists() and not resume:
@@ -99,8 +100,9 @@ def train(
         compile_blocks(run.model.trunk)
     began = time.perf_counter() - spent
     with Stop(told=ranks.first) as stop, track:
-        if recipe.minutes > 0 and not resumed:
-            recipe, began = _timed(run, optimizers, average, began, say)
+        clock = Clock(run, entered, say) if recipe.minutes > 0 and not resumed else None
+        if clock:
+            recipe = clock.first(optimizers)
         if ranks.first:
             write_json(out / "recipe.json", values.to_json(recipe))
         if resumed and _due(recipe, step) and ranks.all(step not in track.watched):  # stopped before it got to that
@@ -127,6 +129,11 @@ def train(
             if skipped and finite.row >= recipe.optim.bad_steps:
                 track.end()
                 _give_up(run, batch, out, step, finite, say)
+            if clock and (planned := clock.again(recipe, step, now - tick)):
+                recipe = planned
+                track.steps(recipe.steps)
+                if ranks.first:
+                    write_json(out / "recipe.json", values.to_json(recipe))
             asked = stop.of_all(ranks)
             if asked or _due(recipe, step):
                 last = bool(asked) or step == recipe.steps
@@ -168,30 +175,6 @@ def _due(recipe: Recipe, step: int) -> bool:
 
 def silent(_: str) -> None:
     """Nothing: what ranks but the first say."""
-
-
-def _timed(run: Run, optimizers: dict, average: PowerAverage | None, began: float, say) -> tuple[Recipe, float]:
-    """The recipe with as many steps as its minutes allow, by the speed of a few steps that are then undone."""
-    weights = {name: p.detach().clone() for name, p in run.owned.named_parameters()}
-    state, generators = run.loader.state(), generators_state()
-    settle, seconds = min(run.recipe.optim.settle, 1.0), 0.0
-    for settled, share in ((False, settle), (True, 1 - settle)):
-        ticks = []
-        for _ in range(8 if share else 0):
-            tick = time.perf_counter()
-            train_step(run, run.loader.next(0.99 if settled else settle / 2).to(run.device), optimizers, settled)
-            ticks.append(time.perf_counter() - tick)
-        seconds += share * float(np.median(ticks[3:])) if share else 0.0
-    run.loader.load(state)
-    set_generators(generators)
-    run.owned.load_state_dict(weights)
-    for optimizer in optimizers.values():
-        optimizer.state.clear()
-    left = run.recipe.minutes * 60 - (time.perf_counter() - began)
-    steps = max(10, int(left / (1.01 * seconds)))
-    steps = run.ranks.told([steps])[0][0]
-    say(f"{steps:,} steps fit into what is left of {run.recipe.minutes:g} min")
-    return replace(run.recipe, steps=steps, minutes=0.0), began
 
 
 def _give_up(run: Run, batch: Batch, out: Path, step: int, finite: Finite, say: Callable[[str], None]) -> None:

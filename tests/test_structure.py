@@ -24,7 +24,7 @@ FLOORS = (
     "codecs heads objectives",
     "model generate layout designs",
     "data optim parallel owned stored cluster checkpoint foreign sharing guard diagnosis watch prepare step train"
-    " compute memory track",
+    " compute memory track clock",
     "judge",
     "recipes api cli cli_data cli_doctor cli_share curves doctor demo serve __main__ __init__",
 )
