@@ -11,12 +11,13 @@ import torch
 
 from mixmodal.config import Recipe
 from mixmodal.guard import generators_state, set_generators
+from mixmodal.optim import has_settled
 from mixmodal.prepare import Run, compile_trunk, prepare
 from mixmodal.step import train_step
 
 FEWEST = 10
 TRIED = 6  # steps of each phase; the first half warms up
-AGAIN = (0.15, 0.5)  # shares of the steps after which the rest is planned by those that were taken
+AGAIN = (0.15, 0.5, 0.85)  # shares of the steps after which the rest is planned by those that were taken
 
 
 class Clock:
@@ -29,7 +30,7 @@ class Clock:
         self.run, self.minutes, self.ends, self.say = run, run.recipe.minutes, began + 60 * run.recipe.minutes, say
         self.settle = min(run.recipe.optim.settle, 1.0)
         self.joint = self.settled = 0.0
-        self._taken: list[float] = []
+        self._taken: dict[bool, list[float]] = {False: [], True: []}  # settled or not
         self._again = list(AGAIN)
 
     def first(self, optimizers: dict[str, torch.optim.Optimizer]) -> Recipe:
@@ -52,17 +53,26 @@ class Clock:
 
     def again(self, recipe: Recipe, step: int, seconds: float) -> Recipe | None:
         """After a step that took so long: the recipe with other steps, where it is time to plan again."""
-        self._taken.append(seconds)
-        if not self._again or step < self._again[0] * recipe.steps or self.settle <= self._again[0]:
+        settled = has_settled(step - 1, recipe.steps, recipe.optim)
+        self._taken[settled].append(seconds)
+        if not self._again or step < self._again[0] * recipe.steps:
             return None
         self._again.pop(0)
-        self.joint = float(np.median(self._taken))
-        self._taken = []
-        return replace(recipe, steps=max(self._fitting(step), step + 1))
+        if settled:
+            self.settled = float(np.mean(self._taken[True]))
+        else:
+            self.joint = float(np.mean(self._taken[False]))
+        return replace(recipe, steps=max(self._fitting(step, settled), step + 1))
 
-    def _fitting(self, step: int) -> int:
-        left = self.ends - time.perf_counter() + step * self.joint
-        steps = int(left / (self.settle * self.joint + (1 - self.settle) * self.settled))
+    def _fitting(self, step: int, settled: bool = False) -> int:
+        left = self.ends - time.perf_counter()
+        if settled:
+            steps = step + int(left / self.settled)
+            if self.settle > 0:
+                steps = min(steps, int(step / self.settle))  # of more, the run would not have settled yet
+        else:
+            each = self.settle * self.joint + (1 - self.settle) * self.settled
+            steps = int((left + step * self.joint) / each)
         return self.run.ranks.told([max(FEWEST, steps)])[0][0]
 
     def _tried(self, optimizers: dict[str, torch.optim.Optimizer], settled: bool, progress: float) -> float:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,8 +16,10 @@ from tiny import RECIPE, hasten, own_pictures, quiet, tied
 
 from mixmodal import train as training
 from mixmodal.checkpoint import from_pretrained, load_run
+from mixmodal.clock import Clock
 from mixmodal.config import from_json, to_json
 from mixmodal.optim import power_exponent
+from mixmodal.parallel import ALONE
 from mixmodal.prepare import compile_trunk, prepare
 from mixmodal.recipes import own_data, recipes
 from mixmodal.train import read_metrics, train
@@ -210,6 +214,30 @@ def test_minutes_set_the_steps_and_the_measured_ones_are_undone(tmp_path):
     assert recipe["steps"] == 10 and recipe["minutes"] == 0 and any("10 steps fit" in line for line in said)
     plain = train(replace(RECIPE, steps=10, valid={}), tmp_path / "plain", say=quiet)
     assert losses(folder) == losses(plain)
+
+
+def test_a_run_of_so_many_minutes_plans_again_by_the_steps_that_it_takes():
+    recipe = replace(RECIPE, minutes=1.0, optim=replace(RECIPE.optim, settle=0.5))
+    clock = Clock(SimpleNamespace(recipe=recipe, ranks=ALONE), time.perf_counter(), quiet)
+    clock.joint, clock.settled = 1.0, 0.5  # what the trial said: 80 steps in a minute
+    recipe = replace(recipe, steps=80)
+    assert not any(clock.again(recipe, step, 2.0) for step in range(1, 12))
+    planned = clock.again(recipe, 12, 2.0)  # a step takes 2 seconds: 84 of them with those that are left
+    assert 62 < planned.steps <= 67
+    assert not any(clock.again(planned, step, 2.0) for step in range(13, 31))
+    planned = replace(planned, steps=62)
+    clock.joint, clock.settled = 0.5, 0.5
+    assert 90 < clock.again(planned, 31, 0.5).steps <= 98  # by all before it settles, of which this one was quick
+    planned = replace(planned, steps=100)
+    assert not any(clock.again(planned, step, 0.1) for step in range(51, 85))
+    assert clock.again(planned, 85, 0.1).steps == 170  # it has settled, and stays so
+    assert not any(clock.again(planned, step, 0.5) for step in range(86, 100))  # and no more
+
+
+def test_what_is_planned_too_late_ends_with_the_next_step():
+    recipe = replace(RECIPE, minutes=1.0, steps=100)
+    clock = Clock(SimpleNamespace(recipe=recipe, ranks=ALONE), time.perf_counter() - 600, quiet)
+    assert clock.again(recipe, 15, 1.0).steps == 16
 
 
 def test_a_model_is_trained_on_from_a_saved_one(finished, tmp_path):

@@ -37,7 +37,7 @@ def scenes_two() -> Recipe:
         },
         valid={"two": {"kind": "scenes", "level": "two", "split": "heldout"}},
         optim=OPTIM,
-        minutes=4.85,
+        minutes=4.9,
         rows=16,
         length=120,  # a document to draw and one to describe, one sometimes longer
         every=2_000,
