@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mixmodal.sampling import Settings, draw
 
-WHOLE = 1 << 23  # scores [N, V] that may exist at a time; more are made in pieces, and once more for the gradient
+WHOLE = 1 << 25  # scores [N, V] that may exist at a time; more are made in pieces, and once more for the gradient
 
 
 @dataclass(frozen=True)
