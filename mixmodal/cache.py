@@ -89,15 +89,17 @@ class Cache:
             self.used[slot] += self._fresh.doc.shape[1]
 
     def _grow(self, needed: int) -> None:
-        """At least the needed capacity, and then twice as much, so that it is seldom asked for."""
+        """At least the needed capacity, and then half as much again, so that it is seldom asked for."""
         depth, slots, groups, capacity, size = self.keys.shape
         if needed > capacity:
-            more, clean = 2 * needed - capacity, self._clean
-            wider = [old.new_empty(depth, slots, groups, 2 * needed, size) for old in (self.keys, self.values)]
+            room, clean = needed + needed // 2, self._clean
+            wider = [old.new_empty(depth, slots, groups, room, size) for old in (self.keys, self.values)]
             for old, new in zip((self.keys, self.values), wider, strict=True):
                 new[:, :, :, :clean] = old[:, :, :, :clean]
             self.keys, self.values = wider
-            self.place = Place(*(torch.cat((f, f.new_full((slots, more), PADDING)), dim=1) for f in self.place))
+            self.place = Place(
+                *(torch.cat((f, f.new_full((slots, room - capacity), PADDING)), dim=1) for f in self.place)
+            )
         if needed > self._clean:  # what is masked is multiplied by 0, so it must be a number
             end = min(needed + CLEANED, self.keys.shape[3])
             for held in (self.keys, self.values):

@@ -1,4 +1,4 @@
-"""How many steps fit into the minutes of a recipe: told by a few that are undone, and twice more on the way."""
+"""How many steps fit into the minutes of a recipe: told by a few that are undone, and again on the way."""
 
 from __future__ import annotations
 
@@ -87,15 +87,18 @@ class Clock:
 def warmed(recipe: Recipe, processes: int) -> float:
     """The seconds it took to compile what a training in so many processes will look up in torch's cache on disk.
 
-    Here it is done once and with every core; there each process would do it, and all would wait.
+    0 where nothing is compiled. In the training each process would do it, within its minutes.
     """
     began, before = time.perf_counter(), torch.get_num_threads()
     run = prepare(replace(recipe, rows=max(1, recipe.rows // processes), minutes=0.0))
-    if recipe.compile and not compile_trunk(run.model):
-        torch.set_num_threads(max(1, before // processes))  # code is made for a number of threads
-        for settled in (False, True)[: 2 if recipe.optim.settle < 1 else 1]:
-            batch = run.loader.next(0.99 if settled else recipe.optim.settle / 2)
-            train_step(run, batch.to(run.device), {}, settled)
+    if not recipe.compile or compile_trunk(run.model):
+        return 0.0
+    phases = [(False, recipe.optim.settle / 2)] * (recipe.optim.settle > 0) + [(True, 0.99)] * (recipe.optim.settle < 1)
+    torch.set_num_threads(max(1, before // processes))  # code is made for a number of threads
+    try:
+        for settled, progress in phases:
+            train_step(run, run.loader.next(progress).to(run.device), {}, settled)
             run.model.zero_grad()
+    finally:
         torch.set_num_threads(before)
     return time.perf_counter() - began

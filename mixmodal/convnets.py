@@ -31,7 +31,7 @@ class Conv(nn.Module):
 class Down(nn.Module):
     """A pyramid of features of a picture, finest first: each level half the sides and twice the width.
 
-    One that is asked for its top alone mixes there alone, which takes a third of the time.
+    One that is asked for its top alone mixes there alone: little more than half of the multiplications.
     Shapes:  [n, C, H, W] -> [n, width * 2^i, H / 2^i, W / 2^i] for every level i, or for the last.
     """
 

@@ -44,8 +44,9 @@ def demo(out: Path, *, minutes: float = 0.0, seed: int = 0, n: int = 500) -> Pat
     boxed = _from_the_box(out, seed)
     chosen = recipe("scenes_two")
     chosen = replace(chosen, seed=seed, minutes=minutes or chosen.minutes)
-    print(f"\nGetting ready: a step compiled for this machine in {warmed(chosen, _processes()):.0f} s")
-    print(f"Now the same from nothing: {chosen.minutes:g} minutes of training on this machine.")
+    if seconds := warmed(chosen, _processes()):
+        print(f"\nA step is compiled for this machine, which took {seconds:.0f} s.")
+    print(f"\nNow the same from nothing: {chosen.minutes:g} minutes of training on this machine.")
     run = out / f"run_{time.strftime('%Y%m%d_%H%M%S')}"
     started = time.perf_counter()
     together(_processes(), train_as, chosen, run, False)

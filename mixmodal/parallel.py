@@ -13,7 +13,6 @@ import multiprocessing
 import os
 import sys
 import tempfile
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -208,7 +207,10 @@ def together(count: int, work: Callable[..., Any], *given: Any, sharded: bool = 
 
 
 def _other(meeting: tuple[str, int, int], threads: int, sharded: bool, work: Callable[..., Any], given: tuple) -> None:
-    """One of the other processes: what it says is said by the first one, but for its errors."""
+    """One of the other processes: what it says is said by the first one, but for its errors.
+
+    What is not expected ends it with its traceback and a status of 1, as multiprocessing does.
+    """
     torch.set_num_threads(threads)
     try:
         with joined(sharded, meeting) as ranks:
@@ -217,5 +219,4 @@ def _other(meeting: tuple[str, int, int], threads: int, sharded: bool, work: Cal
         pass
     except (ValueError, OSError) as error:
         print(f"rank {meeting[1]}: {error}", file=sys.stderr)
-    except Exception:
-        traceback.print_exc()
+        sys.exit(1)

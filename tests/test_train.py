@@ -16,7 +16,7 @@ from tiny import RECIPE, hasten, own_pictures, quiet, tied
 
 from mixmodal import train as training
 from mixmodal.checkpoint import from_pretrained, load_run
-from mixmodal.clock import Clock
+from mixmodal.clock import Clock, warmed
 from mixmodal.config import from_json, to_json
 from mixmodal.optim import power_exponent
 from mixmodal.parallel import ALONE
@@ -232,6 +232,24 @@ def test_a_run_of_so_many_minutes_plans_again_by_the_steps_that_it_takes():
     assert not any(clock.again(planned, step, 0.1) for step in range(51, 85))
     assert clock.again(planned, 85, 0.1).steps == 170  # it has settled, and stays so
     assert not any(clock.again(planned, step, 0.5) for step in range(86, 100))  # and no more
+
+
+@pytest.mark.parametrize("why", [None, "no compiler"])
+def test_what_a_training_compiles_is_compiled_before_it_with_its_rows_and_threads(why, monkeypatch):
+    seen, threads = [], torch.get_num_threads()
+    monkeypatch.setattr("mixmodal.clock.compile_trunk", lambda model: why)
+    monkeypatch.setattr(
+        "mixmodal.clock.train_step",
+        lambda run, batch, optimizers, settled: seen.append(
+            (settled, batch.shape, dict(optimizers), torch.get_num_threads())
+        ),
+    )
+    recipe = replace(RECIPE, compile=True, optim=replace(RECIPE.optim, settle=0.5))
+    took = warmed(recipe, 2)
+    shape = (recipe.rows // 2, recipe.length)
+    each = max(1, threads // 2)
+    assert seen == ([] if why else [(False, shape, {}, each), (True, shape, {}, each)])
+    assert (took == 0) == bool(why) and torch.get_num_threads() == threads
 
 
 def test_what_is_planned_too_late_ends_with_the_next_step():

@@ -12,7 +12,7 @@ FLOW = {
     "clamp": 0.1,
     "time_law": {"mean": -1.2, "std": 1.2, "switch": 0.7, "later_mean": -0.2, "later_std": 1.2},
 }
-# Two phases: words and places at much noise, then, with the trunk at rest, outlines at little noise.
+# Two phases: words and places at much noise, then, with the trunk at rest, outlines at half as much.
 OPTIM = OptimConfig(matrix_rate=0.012, filter_rate=0.02, newton_schulz=3, settle=0.7)
 PROSE = {"kind": "prose", "share": 0.003}
 
