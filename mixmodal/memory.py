@@ -13,32 +13,32 @@ from mixmodal.sequence import Batch, split
 
 # What comes and goes within a step leaves holes between what stays: so much more does glibc's allocator hold than the
 # tensors are large, as bench/memory.py measures it. A compiled step comes with fewer and larger pieces.
-HOLES = {False: 1.5, True: 1.3}
+HOLES = {False: 1.6, True: 1.3}
 WIDE = torch.finfo(torch.float32).bits // 8
 
 
-def memory_of(model: Model, recipe: Recipe, dtype: torch.dtype, batch: Batch) -> float:
-    """The bytes of all tensors alive at the peak of a step on `batch`.
+def memory_of(model: Model, recipe: Recipe, dtype: torch.dtype, batches: list[Batch]) -> float:
+    """The bytes of all tensors alive at the peak of a step on the fullest of `batches`.
 
     Weights, moments and the trunk's activations are counted from their shapes; what the ends of the streams keep is
     counted while they run, since a codec or a head may keep anything.
     Limits:  of attention, only the path "plain" is counted with its scores; of blocks, only whole ones.
     """
-    batch = split(batch, recipe.accumulate, model.blank())[0] if recipe.accumulate > 1 else batch
+    parts = [p for b in batches for p in (split(b, recipe.accumulate, model.blank()) if recipe.accumulate > 1 else [b])]
     groups, muon = model.groups(), recipe.optim.matrices == "muon"
     size_of = {name: sum(p.numel() for _, p in named) for name, named in groups.items()}
     moments = sum(number * (1 if muon and name != "rest" else 2) for name, number in size_of.items())
     weights = sum(p.numel() for p in model.parameters())
     gradients = WIDE * sum(size_of.values())
     held = WIDE * (weights * (1 + (recipe.optim.average > 0)) + moments)
-    trunk, (rows, length) = model.config.trunk, batch.shape
+    trunk, (rows, length) = model.config.trunk, parts[0].shape
     depth, positions, size = trunk.depth, rows * length, torch.finfo(dtype).bits // 8
     each = block_bytes(trunk, rows, length, size, recipe.compile)
     if recipe.path != "plain":
         each -= block_bytes(trunk, rows, length, size, recipe.compile, scores_only=True)
     kept = depth * positions * trunk.width * size + each if recipe.recompute else depth * each
     working = rows * trunk.heads * length * length * (WIDE + size) + 2 * positions * trunk.mlp_width * size
-    ends = _kept_by_ends(model, batch, dtype)
+    ends = max(_kept_by_ends(model, part, dtype) for part in parts)
     if recipe.accumulate > 1:  # the gradients of one part are there while the next runs
         fleeting = gradients + kept + max(ends, working)
     else:

@@ -7,7 +7,7 @@ where the model is sharded too, and a checkpoint holds whole tensors, whatever t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ class Owned:
         self._of = [[n for n in self._all if self.owner[n] == rank] for rank in range(ranks.count)]
         self._learning: dict[bool, list[list[str]]] = {}  # before the trunk rests, and from then on
         self._mine: dict[str, nn.Parameter] = {}
+        self._board = None if ranks.shard else ranks.board(4 * sum(p.numel() for p in self._all.values()))
         for name, parameter in self._all.items():
             whole = parameter.detach().full_tensor() if ranks.shard else parameter
             if self.owner[name] == ranks.rank:
@@ -80,16 +81,16 @@ class Owned:
         )
         for parameter in self._all.values():
             parameter.grad = None
-        split = [self._split(learning[here], part, rank) for rank, part in enumerate(parts)]
-        for name in learning[here]:
-            pieces = [part[name] for part in split]
-            if self.ranks.shard:  # which added them up on the way
-                self._mine[name].grad = torch.cat(pieces)
-            else:
-                total = pieces[0]
-                for piece in pieces[1:]:
-                    total += piece
-                self._mine[name].grad = total
+        if self.ranks.shard:  # which added them up on the way
+            split = [self._split(learning[here], part, rank) for rank, part in enumerate(parts)]
+            for name in learning[here]:
+                self._mine[name].grad = torch.cat([part[name] for part in split])
+        else:
+            total = parts[0] + parts[1]
+            for part in parts[2:]:
+                total += part
+            for name, gradient in self._split(learning[here], total, here).items():
+                self._mine[name].grad = gradient
 
     def clip(self, limit: float) -> Tensor:
         """The norm of the gradient of all parameters, which is then no longer than `limit`, where that is not 0."""
@@ -117,6 +118,8 @@ class Owned:
                 [[self._mine[n][self._rows(n, rank)].flatten() for n in mine] for rank in range(ranks.count)],
                 [self._size(names, ranks.rank) for names in of],
             )
+        elif self._board:
+            parts = self._board.shown([self._mine[n].flatten() for n in mine], *(self._size(names, 0) for names in of))
         else:
             parts = [torch.empty(self._size(names, 0), device=device) for names in of]
             if mine:
@@ -182,8 +185,10 @@ class Owned:
         pieces = flat.split([shape.numel() for shape in shapes])
         return {n: piece.view(shape) for n, piece, shape in zip(names, pieces, shapes, strict=True)}
 
-    def _exchanged(self, to: list[list[Tensor]], sizes: list[int]) -> tuple[Tensor, ...]:
+    def _exchanged(self, to: list[list[Tensor]], sizes: list[int]) -> Sequence[Tensor]:
         """What each rank sent here, of these sizes, for what goes `to` each rank."""
+        if self._board:
+            return self._board.exchanged(to, sizes)
         device = next(self.model.parameters()).device
         sent = torch.cat([piece for pieces in to for piece in pieces] or [torch.empty(0, device=device)])
         got = torch.empty(sum(sizes), device=device)

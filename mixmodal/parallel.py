@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +23,26 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from mixmodal.board import LOST, PATIENCE, WORD, Board, Room
 from mixmodal.trunk import Trunk, run_block
 
-LOST = ("closed by peer", "reset by peer", "Timed out", "Broken pipe")  # what gloo says of a rank that is gone
-PATIENCE = 1800  # seconds that a rank waits for another: one of them samples and saves meanwhile
+GONE = ("closed by peer", "reset by peer", "Timed out", "Broken pipe")  # what gloo says of a rank that is gone
+MEMORY = "/dev/shm"  # a folder in memory, on Linux
 
 
 @dataclass(frozen=True)
 class Ranks:
     """The processes that train together, as one of them sees them; alone, nothing is sent.
 
-    `shard` says that no rank holds the whole model, but its part of every parameter.
+    `shard` says that no rank holds the whole model, but its part of every parameter; `room` is where ranks of one
+    machine meet, where they do.
     """
 
     rank: int = 0
     count: int = 1
     device: str = ""
     shard: bool = False
+    room: Room | None = None
 
     @property
     def first(self) -> bool:
@@ -48,7 +51,10 @@ class Ranks:
 
     def total(self, values: Tensor) -> Tensor:
         """The sum of `values` over all ranks, the same bits on each."""
-        if self.count > 1:
+        if self.room and values.nbytes <= WORD:
+            first, *others = self.room.heard(values)
+            values.copy_(sum(others, first))
+        elif self.count > 1:
             dist.all_reduce(values)
         return values
 
@@ -56,6 +62,8 @@ class Ranks:
         """What each rank tells, as many numbers from each."""
         if self.count == 1:
             return [numbers]
+        if self.room and 8 * len(numbers) <= WORD:
+            return [each.tolist() for each in self.room.heard(torch.tensor(numbers, dtype=torch.int64))]
         out = [torch.empty(len(numbers), dtype=torch.int64) for _ in range(self.count)]
         dist.all_gather(out, torch.tensor(numbers, dtype=torch.int64))
         return [each.tolist() for each in out]
@@ -81,6 +89,10 @@ class Ranks:
                 "the ranks are about to train different runs: give every machine the same version, the same data and"
                 " the same folder for the run"
             )
+
+    def board(self, size: int) -> Board | None:
+        """Memory of `size` bytes of each rank that all of them see, None where there is none."""
+        return self.room.board(size, self.all, self.texts) if self.room else None
 
     @contextmanager
     def agreeing(self) -> Iterator[None]:
@@ -148,33 +160,36 @@ def _in_training(compiled: Callable[..., Tensor], plain: Callable[..., Tensor]) 
 
 
 @contextmanager
-def joined(sharded: bool = False, meeting: tuple[str, int, int] | None = None) -> Iterator[Ranks]:
+def joined(sharded: bool = False, room: Room | None = None) -> Iterator[Ranks]:
     """The ranks of which torchrun made this process one, alone where it did not.
 
-    `meeting` stands for torchrun's environment: a file that is not there yet, the rank, and how many there are.
+    `room` stands for torchrun's environment: all ranks are on this machine.
     Raises:  ValueError where there are more ranks than devices on a machine, ConnectionError if another rank is lost.
     """
-    count = meeting[2] if meeting else int(os.environ.get("WORLD_SIZE", "1"))
+    count = room.count if room else int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         yield ALONE
         return
     device, backend = "cpu", "gloo"
     if torch.cuda.is_available():
-        local = meeting[1] if meeting else int(os.environ["LOCAL_RANK"])
+        local = room.rank if room else int(os.environ["LOCAL_RANK"])
         if local >= (there := torch.cuda.device_count()):
             raise ValueError(f"rank {local} of this machine has no GPU, there are {there}: start {there} processes")
         torch.cuda.set_device(local)
         device, backend = f"cuda:{local}", "cpu:gloo,cuda:nccl"
-    where = {"init_method": Path(meeting[0]).as_uri(), "rank": meeting[1], "world_size": count} if meeting else {}
+    where = {}
+    if room:
+        where = {"init_method": Path(room.home, "meeting").as_uri(), "rank": room.rank, "world_size": count}
     dist.init_process_group(backend, timeout=datetime.timedelta(seconds=PATIENCE), **where)
     try:
-        yield Ranks(dist.get_rank(), count, device, sharded)
+        ranks = Ranks(dist.get_rank(), count, device, sharded)
+        if room and device == "cpu":
+            ranks = replace(ranks, room=room.open(ranks.all, ranks.texts))
+        yield ranks
     except RuntimeError as error:
-        if not isinstance(error, dist.DistError) and not any(word in str(error) for word in LOST):
+        if not isinstance(error, dist.DistError) and not any(word in str(error) for word in GONE):
             raise
-        raise ConnectionError(
-            "another rank ended, or was not heard of for too long: look at what it said, then go on with --resume"
-        ) from error
+        raise ConnectionError(LOST) from error
     finally:
         dist.destroy_process_group()
 
@@ -187,17 +202,17 @@ def together(count: int, work: Callable[..., Any], *given: Any, sharded: bool = 
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo") if sys.platform == "linux" else None
     context, before = multiprocessing.get_context("spawn"), torch.get_num_threads()
     threads = max(1, before // count)
-    with tempfile.TemporaryDirectory() as home:
-        meeting = str(Path(home) / "meeting")
+    bells = [[context.Semaphore(0) for _ in range(count)] for _ in range(count)]
+    with tempfile.TemporaryDirectory(dir=MEMORY if os.access(MEMORY, os.W_OK) else None) as home:
         others = [
-            context.Process(target=_other, args=((meeting, rank, count), threads, sharded, work, given), daemon=True)
+            context.Process(target=_other, args=(home, rank, bells, threads, sharded, work, given), daemon=True)
             for rank in range(1, count)
         ]
         for other in others:
             other.start()
         torch.set_num_threads(threads)
         try:
-            with joined(sharded, (meeting, 0, count)) as ranks:
+            with joined(sharded, Room(home, 0, bells, lambda: not all(o.is_alive() for o in others))) as ranks:
                 return work(ranks, *given)
         finally:
             torch.set_num_threads(before)
@@ -206,17 +221,19 @@ def together(count: int, work: Callable[..., Any], *given: Any, sharded: bool = 
                 other.kill()
 
 
-def _other(meeting: tuple[str, int, int], threads: int, sharded: bool, work: Callable[..., Any], given: tuple) -> None:
+def _other(
+    home: str, rank: int, bells: list[list[Any]], threads: int, sharded: bool, work: Callable[..., Any], given: tuple
+) -> None:
     """One of the other processes: what it says is said by the first one, but for its errors.
 
     What is not expected ends it with its traceback and a status of 1, as multiprocessing does.
     """
     torch.set_num_threads(threads)
     try:
-        with joined(sharded, meeting) as ranks:
+        with joined(sharded, Room(home, rank, bells, lambda: not multiprocessing.parent_process().is_alive())) as ranks:
             work(ranks, *given)
     except KeyboardInterrupt:
         pass
     except (ValueError, OSError) as error:
-        print(f"rank {meeting[1]}: {error}", file=sys.stderr)
+        print(f"rank {rank}: {error}", file=sys.stderr)
         sys.exit(1)

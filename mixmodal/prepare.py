@@ -22,6 +22,7 @@ from mixmodal.parallel import ALONE, Ranks, memory, shard
 from mixmodal.trunk import run_block
 
 TOKENIZER_DOCUMENTS = 3000
+EXAMPLES = 3  # batches by which memory is estimated: they are not equally full
 ORIGIN = ("foreign", "family", "licence")  # what binds whoever trains a model on, and gives it away
 
 
@@ -67,7 +68,7 @@ def prepare(recipe: Recipe, device: str | None = None, ranks: Ranks = ALONE) -> 
     cost = cost_of(model, recipe, dtype)
     model.trunk.recompute = recipe.recompute
     before = loader.state()
-    held = memory_of(model, recipe, dtype, loader.next(0.999))
+    held = memory_of(model, recipe, dtype, [loader.next(0.999) for _ in range(EXAMPLES)])
     cost = replace(cost, bytes=held)
     loader.load(before)
     if ranks.count > 1 and cost.bytes > 0.9 * memory(device):

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-SLOT_MULTIPLE = 256  # slots are padded to a multiple of this, so that few shapes ever occur
 PADDING = -1
 
 
@@ -77,7 +76,7 @@ class Sequence:
 class Slots:
     """What one stream embeds and predicts in a batch; positions are flat, row * length + position.
 
-    Limits:  padded embedding slots point one past the last position, padded predictions have weight 0.
+    Limits:  a stream without any has one of each: embedded one past the last position, predicted with weight 0.
     """
 
     embed_at: Tensor
@@ -176,8 +175,7 @@ def collate(
                 held[run.stream].append((at, run))
                 at = end
     shaped = {name: torch.from_numpy(values.reshape(rows, length)) for name, values in flat.items()}
-    multiple = SLOT_MULTIPLE if start is None else 1  # behind a cache nothing is compiled
-    slots = {name: _slots(runs, blank[name], rows * length, multiple) for name, runs in held.items()}
+    slots = {name: _slots(runs, blank[name], rows * length) for name, runs in held.items()}
     return Batch(
         Place(**shaped),
         torch.from_numpy(coords.reshape(rows, length, 3)),
@@ -213,34 +211,24 @@ def split(batch: Batch, parts: int, blank: dict[str, Slots]) -> list[Batch]:
 
 
 def _refilled(values: Tensor, blank: Tensor) -> Tensor:
-    """The values, then copies of `blank` up to the next multiple of the slot size."""
-    lacking = max(1, -(-len(values) // SLOT_MULTIPLE)) * SLOT_MULTIPLE - len(values)
-    return torch.cat((values, blank.to(values).expand(lacking, *values.shape[1:])))
+    """The values; one `blank` where there are none."""
+    return values if len(values) else blank.to(values)
 
 
-def _slots(held: list[tuple[int, Run]], blank: Slots, positions: int, multiple: int) -> Slots:
+def _slots(held: list[tuple[int, Run]], blank: Slots, positions: int) -> Slots:
     embed_at = [np.arange(at, at + len(run)) for at, run in held]
     predicting = [(at, run) for at, run in held if run.predict_at is not None and len(run.predict_at)]
     predict_at = [at + run.predict_at for at, run in predicting]
     return Slots(
-        _padded(embed_at, torch.tensor([positions]), multiple),
-        {key: _padded([run.embed[key] for _, run in held], empty, multiple) for key, empty in blank.embed.items()},
-        _padded(predict_at, torch.tensor([0]), multiple),
-        {
-            key: _padded([run.predict[key] for _, run in predicting], empty, multiple)
-            for key, empty in blank.predict.items()
-        },
+        _joined(embed_at, torch.tensor([positions])),
+        {key: _joined([run.embed[key] for _, run in held], empty) for key, empty in blank.embed.items()},
+        _joined(predict_at, torch.tensor([0])),
+        {key: _joined([run.predict[key] for _, run in predicting], empty) for key, empty in blank.predict.items()},
     )
 
 
-def _padded(pieces: list[np.ndarray], blank: Tensor, multiple: int) -> Tensor:
-    """The pieces end to end, then copies of `blank` up to the next multiple."""
-    total = sum(len(piece) for piece in pieces)
-    size = max(1, -(-total // multiple)) * multiple
-    out = np.empty((size, *blank.shape[1:]), blank.numpy().dtype)
-    at = 0
-    for piece in pieces:
-        out[at : at + len(piece)] = piece
-        at += len(piece)
-    out[at:] = blank.numpy()
-    return torch.from_numpy(out)
+def _joined(pieces: list[np.ndarray], blank: Tensor) -> Tensor:
+    """The pieces end to end; one `blank` where there are none."""
+    if not any(len(piece) for piece in pieces):
+        return blank.clone()
+    return torch.from_numpy(np.concatenate(pieces, dtype=blank.numpy().dtype, casting="unsafe"))

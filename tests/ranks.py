@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import math
+import multiprocessing
 import os
 import signal
 import sys
@@ -29,6 +30,7 @@ from torch import distributed as dist
 
 from mixmodal import checkpoint, cli
 from mixmodal import train as training
+from mixmodal.board import Room
 from mixmodal.cluster import Machine, estimate, job_of
 from mixmodal.config import Recipe, from_json, to_json
 from mixmodal.data.loading import Loader
@@ -47,9 +49,17 @@ CHOSEN = replace(
 )
 
 
-def group(count: int, work: Callable[..., None], *given: Any, sharded: bool = False) -> list[int]:
+class Far(Room):
+    """A room as of ranks that share no memory."""
+
+    def open(self, agree, names):
+        """None."""
+
+
+def group(count: int, work: Callable[..., None], *given: Any, sharded: bool = False, room: type = Room) -> list[int]:
     """How `count` ranks that did `work(ranks, *given)` ended: exit codes, or minus the signals that killed them."""
-    children = []
+    children, context = [], multiprocessing.get_context("fork")
+    bells = [[context.Semaphore(0) for _ in range(count)] for _ in range(count)]
     with tempfile.TemporaryDirectory() as home:
         for rank in range(count):
             sys.stdout.flush()
@@ -60,7 +70,7 @@ def group(count: int, work: Callable[..., None], *given: Any, sharded: bool = Fa
             code = 0
             try:
                 hasten(pytest.MonkeyPatch())
-                with joined(sharded, (f"{home}/meeting", rank, count)) as ranks:
+                with joined(sharded, room(home, rank, bells)) as ranks:
                     work(ranks, *given)
             except SystemExit as end:
                 code = int(end.code or 0)
@@ -138,17 +148,20 @@ def compared(ranks: Ranks, home: Path) -> None:
     for name, recipe in variants.items():
         last = ranks.count - 1
         words_only = range(ROWS * last // ranks.count, ROWS)  # all that the last rank has
-        for here in (ranks, *([replace(ranks, shard=True)] if recipe.optim.settle == 1 else [])):
+        sharded = [replace(ranks, shard=True)] if recipe.optim.settle == 1 else []
+        for here in (ranks, replace(ranks, room=None), *sharded):
             many = moved(recipe, here, words_only)
             if ranks.first:
                 one = moved(recipe, ALONE, words_only)
-                found[f"{name}{', sharded' if here.shard else ''}"] = {
+                kind = ", sharded" if here.shard else "" if here.room else ", sent"
+                found[f"{name}{kind}"] = {
                     "losses": max(abs(one["losses"][n] - many["losses"][n]) for n in one["losses"]),
                     "gradients": apart(one["gradients"], many["gradients"]),
                     "weights": apart(one["weights"], many["weights"]),
                     **{told: many[told] for told in ("taken", "skipped", "spread")},
                 }
-    found["cost"], found["seconds"] = counted(ranks), timed(ranks)
+    far = replace(ranks, room=None)
+    found["cost"], found["seconds"] = counted(far), timed(far)
     if ranks.first:
         (home / f"compared_{ranks.count}.json").write_text(json.dumps(found), "utf8")
 
@@ -267,7 +280,7 @@ def main(home: Path) -> None:
     codes = {f"compared {count}": group(count, compared, home) for count in (2, 3)}
     codes["whole"] = group(1, goes_on, home, "whole", 0, {}, -1)
     term, control = int(signal.SIGTERM), int(signal.SIGINT)
-    codes["2"] = group(2, goes_on, home, "parts", 3, {1: term}, 1, sharded=True)
+    codes["2"] = group(2, goes_on, home, "parts", 3, {1: term}, 1, sharded=True, room=Far)
     kept = home / "parts/checkpoints"
     names = {"2": sorted(str(path.relative_to(kept)) for path in kept.rglob("*"))}
     codes["3"] = group(3, goes_on, home, "parts", 3, {0: control}, -1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -12,8 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import small_model
 
+from mixmodal.board import Room
 from mixmodal.checkpoint import lacks, load_run
 from mixmodal.cluster import MACHINES, Job, estimate, job_of, lines
 from mixmodal.config import Recipe
@@ -22,7 +25,8 @@ from mixmodal.train import read_metrics
 
 HERE = Path(__file__).resolve().parent
 CLOSE = 1e-5
-VARIANTS = ["muon", "muon, sharded", "adamw, tied", "adamw, tied, sharded", "settled"]
+WAYS = {"muon": ["", ", sent", ", sharded"], "adamw, tied": ["", ", sent", ", sharded"], "settled": ["", ", sent"]}
+VARIANTS = [name + way for name, ways in WAYS.items() for way in ways]
 linux = pytest.mark.skipif(sys.platform != "linux", reason="torch is loaded once, and then forked")
 
 
@@ -158,6 +162,49 @@ def test_two_processes_are_started_by_the_command(found):
     assert [line["step"] for line in read_metrics(home / "command")] == [1, 2]
     assert (home / "command/checkpoints/step_00000002/weights.1-of-2.safetensors").exists()
     assert json.loads((home / "command/model/config.json").read_text("utf8"))["about"]["ranks"] == 2
+
+
+LOSING = """
+import os, sys, torch
+from mixmodal.parallel import together
+
+def work(ranks, loser):
+    assert ranks.room and ranks.texts("here") == ["here"] * 2
+    if ranks.rank == loser:
+        os._exit(9)
+    ranks.total(torch.ones(1))
+
+if __name__ == "__main__":
+    try:
+        together(2, work, int(sys.argv[1]))
+    except ConnectionError as error:
+        sys.exit(f"said: {error}")
+"""
+
+
+@linux
+@pytest.mark.parametrize("loser", [0, 1])
+def test_who_waits_for_a_rank_that_ended_ends_too(tmp_path, loser):
+    (tmp_path / "losing.py").write_text(LOSING, "utf8")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parent)}
+    command = [sys.executable, str(tmp_path / "losing.py"), str(loser)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=90)  # waits for both
+    assert done.returncode == (9 if loser == 0 else 1) and "another rank ended" in done.stderr
+
+
+def test_a_board_where_there_is_no_memory_is_none(tmp_path, monkeypatch):
+    room = Room(str(tmp_path), 0, [[None]])
+    heard = []
+    board = room.board(64, lambda here: heard.append(here) or here, lambda file: [file])
+    assert [part.tolist() for part in board.exchanged([[torch.arange(3.0)]], [3])] == [[0, 1, 2]]
+    assert [part.tolist() for part in board.shown([torch.arange(4.0)], 4)] == [[0, 1, 2, 3]]
+
+    def full(handle, size):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("mixmodal.board._reserve", full)
+    assert room.board(64, lambda here: heard.append(here) or here, lambda file: [file]) is None
+    assert heard == [True, True, False, True] and not list(tmp_path.iterdir())
 
 
 # Alone, and what is refused

@@ -10,7 +10,7 @@ from conftest import given, mixed_documents, picture, small_model
 from mixmodal.attention import Sight, attend, find_segments, sight, visible, visible_mask
 from mixmodal.layout import ENDING_SHARE, HEADER_WEIGHT, lay_out, tokens, without_prompt
 from mixmodal.parts import Document, Image, Text
-from mixmodal.sequence import SLOT_MULTIPLE, Place, Run, Sequence, collate, fitting_row, pack
+from mixmodal.sequence import Place, Run, Sequence, collate, fitting_row, pack
 
 
 def blocks(*lengths: int) -> list[Sequence]:
@@ -67,20 +67,20 @@ def test_slots_are_padded_to_a_multiple_and_padding_belongs_to_no_document(model
     for name, slots in batch.slots.items():
         held = [r for s in sequences for r in s.runs if r.stream == name]
         real = sum(map(len, held))
-        assert len(slots.embed_at) % SLOT_MULTIPLE == 0 == len(slots.predict_at) % SLOT_MULTIPLE
+        assert len(slots.embed_at) == max(1, real)
         assert (slots.embed_at[real:] == 5 * length).all() and (slots.embed_at[:real] < 5 * length).all()
         predicted = sum(len(r.predict_at) for r in held if r.predict_at is not None)
-        assert (slots.predict["weights"][predicted:] == 0).all() and len(slots.predict["weights"]) % SLOT_MULTIPLE == 0
+        assert (slots.predict["weights"][predicted:] == 0).all() and len(slots.predict_at) == max(1, predicted)
         assert {len(values) for values in slots.embed.values()} == {len(slots.embed_at)}
         assert {len(values) for values in slots.predict.values()} == {len(slots.predict_at)}
         flat = batch.place.doc.flatten()[slots.embed_at[:real]]
         assert (flat >= 0).all() and len(set(slots.embed_at[:real].tolist())) == real
 
 
-def test_a_stream_that_nothing_uses_still_has_slots_of_no_weight(model):
+def test_a_stream_that_nothing_uses_still_has_a_slot_of_no_weight(model):
     sequence = model.lay_out(Document((Text("words"),)), np.random.default_rng(0))
     slots = collate([sequence], [[0]], 16, model.blank()).slots["patches"]
-    assert len(slots.embed_at) == SLOT_MULTIPLE and (slots.embed_at == 16).all()
+    assert slots.embed_at.tolist() == [16]
     assert not slots.predict["weights"].any()
 
 

@@ -85,7 +85,6 @@ def test_a_batch_in_parts_has_the_losses_of_the_whole(parts):
     with torch.no_grad():
         for part in split(batch, parts, model.blank()):
             assert part.shape == (4 // parts, 96)
-            assert all(len(s.embed_at) % 256 == 0 for s in part.slots.values())
             for name, pair in model.losses(part).items():
                 sums[name] = sums.get(name, 0) + np.array([float(value) for value in pair])
         for name, pair in model.losses(batch).items():

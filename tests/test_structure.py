@@ -23,7 +23,7 @@ FLOORS = (
     "sequence attention rotary trunk convnets interpolant solvers sampling cache",
     "codecs heads objectives",
     "model generate layout designs",
-    "data optim parallel owned stored cluster checkpoint foreign sharing guard diagnosis watch prepare step train"
+    "data optim parallel board owned stored cluster checkpoint foreign sharing guard diagnosis watch prepare step train"
     " compute memory track clock",
     "judge",
     "recipes api cli cli_data cli_doctor cli_share curves doctor demo serve __main__ __init__",

@@ -25,7 +25,8 @@ from mixmodal.data.worlds.scene_render import render
 from mixmodal.parts import Document, Image, Text
 
 PROMPT_WEIGHT = 0.04  # loss weight of a text that mostly serves as a prompt
-KINDS = ("single", "group", "pair", "groups")
+KINDS = ("single", "group", "pair", "groups", "crowd")
+COUNTS = {"group": (1, 2, 3, 4), "groups": (1, 2, 3, 4), "crowd": (2, 3, 4)}  # of a group; 1 in the other kinds
 SPLITS = ("train", "heldout", "unseen")
 TASKS = ("draw", "describe", "ask", "compare", "edit", "story")
 
@@ -33,7 +34,7 @@ TASKS = ("draw", "describe", "ask", "compare", "edit", "story")
 @dataclass(frozen=True)
 class Level:
     """What a level may draw. `kinds` are weights: a single object, one group of one to four, a pair of single
-    objects with a relation, two groups with a relation.
+    objects with a relation, two groups with a relation, two groups of two to four each with a relation.
 
     Units: `freedom` is the share of its room in which an object is placed, 1: anywhere.
     """
@@ -119,9 +120,9 @@ class Scenes:
             def pick(options, picks=picks):
                 return options[int(picks.pop() * len(options))]
 
-            many = kind in ("group", "groups")
+            counts = COUNTS.get(kind)
             groups = tuple(
-                Group(pick((1, 2, 3, 4)) if many else 1, pick(SIZES), pick(level.colours), pick(level.shapes))
+                Group(pick(counts) if counts else 1, pick(SIZES), pick(level.colours), pick(level.shapes))
                 for _ in range(1 if kind in ("single", "group") else 2)
             )
             relation = pick(RELATIONS) if len(groups) == 2 else None
