@@ -38,7 +38,9 @@ def memory_of(model: Model, recipe: Recipe, dtype: torch.dtype, batches: list[Ba
         each -= block_bytes(trunk, rows, length, size, recipe.compile, scores_only=True)
     kept = depth * positions * trunk.width * size + each if recipe.recompute else depth * each
     working = rows * trunk.heads * length * length * (WIDE + size) + 2 * positions * trunk.mlp_width * size
+    model.eval()  # what follows the data must not follow examples
     ends = max(_kept_by_ends(model, part, dtype) for part in parts)
+    model.train()
     if recipe.accumulate > 1:  # the gradients of one part are there while the next runs
         fleeting = gradients + kept + max(ends, working)
     else:

@@ -12,6 +12,7 @@ from torch import Tensor
 from mixmodal.config import Recipe
 from mixmodal.data import make_mixture
 from mixmodal.generate import Request, generate
+from mixmodal.model import Model, Stream
 from mixmodal.parts import Document
 from mixmodal.sampling import Settings
 from mixmodal.sequence import collate, fitting_row
@@ -88,6 +89,21 @@ def sample(run: Run, recipe: Recipe) -> list[tuple[Document, Document]]:
         for number, d in enumerate(documents)
     ]
     run.model.eval()
-    made = generate(run.model, requests, dtype=run.dtype)
+    asked = [number for number, d in enumerate(documents) if not _rebuilds(run.model.writer(d.parts[-1].medium))]
+    made = dict(zip(asked, generate(run.model, [requests[number] for number in asked], dtype=run.dtype), strict=True))
+    made |= {number: _rebuilt(run.model, d) for number, d in enumerate(documents) if number not in made}
     run.model.train()
-    return list(zip(documents, made, strict=True))
+    return [(document, made[number]) for number, document in enumerate(documents)]
+
+
+def _rebuilds(stream: Stream) -> bool:
+    """Whether a stream makes nothing by itself, but shows what it makes of what is there."""
+    return hasattr(stream.objective, "rebuild")
+
+
+@torch.inference_mode()
+def _rebuilt(model: Model, document: Document) -> Document:
+    """The document with its last part as it comes back out."""
+    part = document.parts[-1]
+    stream = model.writer(part.medium)
+    return replace(document, parts=(*document.parts[:-1], stream.objective.rebuild(stream.codec, part)))

@@ -27,7 +27,7 @@ from mixmodal.diagnosis import diagnose
 from mixmodal.guard import Finite, NotFinite, Stop, Stopped, continued
 from mixmodal.optim import PowerAverage, make_optimizers, state_of
 from mixmodal.parts import Document, Text
-from mixmodal.prepare import prepare
+from mixmodal.prepare import EXAMPLES, prepare
 from mixmodal.sequence import collate
 from mixmodal.track import Track
 from mixmodal.train import read_metrics, train
@@ -52,7 +52,7 @@ def poisoned(monkeypatch, *steps: int) -> None:
     def following(self, progress):
         batch = whole(self, progress)
         calls.append(1)
-        if len(calls) - 1 in steps:  # the first one tells how much memory a step takes
+        if len(calls) - EXAMPLES in steps:  # the first ones tell how much memory a step takes
             batch.slots["patches"].predict["targets"][0] = math.nan
         return batch
 

@@ -20,8 +20,8 @@ LONGEST_FILE = 400
 # The first part of a path in the package, and the floor it lies on. An import never points up.
 FLOORS = (
     "parts config",
-    "sequence attention rotary trunk convnets interpolant solvers sampling cache",
-    "codecs heads objectives",
+    "sequence attention rotary trunk convnets interpolant solvers sampling similarity cache",
+    "features quantizers codecs heads objectives",
     "model generate layout designs",
     "data optim parallel board owned stored cluster checkpoint foreign sharing guard diagnosis watch prepare step train"
     " compute memory track clock",

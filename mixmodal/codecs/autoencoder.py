@@ -1,0 +1,214 @@
+"""Pictures as a small grid of vectors, quantized or not, and back, by convolutions: what a tokenizer is made of.
+
+Trained here as pixels in and pixels out; its codes are what `codes` reads and writes.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mixmodal.config import options
+from mixmodal.convnets import Conv, to_canvas, to_patches
+from mixmodal.sequence import Grid
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of the nets.
+
+    Units:   `shrink` is how many pixels along a side one position stands for, a power of 2; `features` the channels on
+             the grid, `blocks` the residual blocks there; `vector` the numbers of a position where there is no
+             `quantizer`, which is {"kind": file name, option: value}.
+    """
+
+    shrink: int = 4
+    channels: int = 3
+    features: int = 64
+    blocks: int = 2
+    vector: int = 10
+    quantizer: dict[str, Any] = field(default_factory=dict)
+
+
+class Block(nn.Module):
+    """A residual block: twice normed over channels, bent, and mixed with its neighbours."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.second = Conv(width, width), Conv(width, width, scale=0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features of the same shape."""
+        return x + self.second(bent(self.first(bent(x))))
+
+
+class Encoder(nn.Module):
+    """Whole pictures as vectors on a grid.
+
+    Shapes:  [n, C, H, W] -> [n, vector, H / shrink, W / shrink].
+    """
+
+    def __init__(self, config: Config, vector: int) -> None:
+        super().__init__()
+        halvings = config.shrink.bit_length() - 2
+        width = config.features >> halvings
+        self.first = Conv(4 * config.channels, width)
+        self.halve = nn.ModuleList(Conv(width << i, width << (i + 1), stride=2) for i in range(halvings))
+        self.blocks = nn.ModuleList(Block(config.features) for _ in range(config.blocks))
+        self.last = nn.Parameter(torch.randn(vector, config.features) * config.features**-0.5)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """The vectors."""
+        x = self.first(F.pixel_unshuffle(pictures, 2))
+        for halve in self.halve:
+            x = halve(bent(x))
+        for block in self.blocks:
+            x = block(x)
+        return torch.einsum("nchw,dc->ndhw", bent(x), self.last.to(x.dtype))
+
+
+class Decoder(nn.Module):
+    """Vectors on a grid as whole pictures.
+
+    Shapes:  [n, vector, h, w] -> [n, C, h * shrink, w * shrink].
+    """
+
+    def __init__(self, config: Config, vector: int) -> None:
+        super().__init__()
+        doublings = config.shrink.bit_length() - 2
+        width = config.features >> doublings
+        self.first = Conv(vector, config.features)
+        self.blocks = nn.ModuleList(Block(config.features) for _ in range(config.blocks))
+        self.widen = nn.ModuleList(Conv(width << (i + 1), 4 * (width << i)) for i in reversed(range(doublings)))
+        self.last = Conv(width, 4 * config.channels, scale=0.3)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """The pictures."""
+        x = self.first(vectors)
+        for block in self.blocks:
+            x = block(x)
+        for widen in self.widen:
+            x = F.pixel_shuffle(widen(bent(x)), 2)
+        return F.pixel_shuffle(self.last(bent(x)), 2)
+
+
+def bent(x: Tensor) -> Tensor:
+    """Features normed over their channels at each place, and through a nonlinearity."""
+    return F.silu(F.rms_norm(x.movedim(1, -1), (x.shape[1],)).movedim(-1, 1))
+
+
+class Codec(nn.Module):
+    """Patches of pixels as positions, as the grid will have them; nothing of them enters the trunk."""
+
+    def __init__(self, config: Config, width: int) -> None:
+        super().__init__()
+        if config.shrink < 2 or config.shrink & (config.shrink - 1) or config.features % (config.shrink // 2):
+            raise ValueError(
+                f"codec.shrink is {config.shrink} and codec.features {config.features}: take a power of 2 from 2 on,"
+                " and features that half of it divides"
+            )
+        self.config, self.width = config, width
+        self.size = config.shrink**2 * config.channels
+        self.quantizer, vector = None, config.vector
+        if config.quantizer:
+            module = importlib.import_module(f"mixmodal.quantizers.{config.quantizer['kind']}")
+            chosen = options(module.Config, config.quantizer, "codec.quantizer")
+            self.quantizer, vector = module.build(chosen), chosen.width
+        self.encoder, self.decoder = Encoder(config, vector), Decoder(config, vector)
+
+    def encode(self, part: Any) -> Grid:
+        """Patches of pixels in raster order; a part that they do not divide is padded with its edge."""
+        array, shrink = part.array()[0], self.config.shrink
+        missing = [(-side) % shrink for side in array.shape[:2]]
+        padded = np.pad(array, [(0, missing[0]), (0, missing[1]), (0, 0)], mode="edge")
+        values = rearrange(padded, "(h p) (w q) c -> (h w) (p q c)", p=shrink, q=shrink)
+        size = self.cells((1, *array.shape[:2]))
+        return Grid(values, np.indices(size).reshape(3, -1).T.astype(np.float32), size)
+
+    def cells(self, extent: tuple[int, int, int]) -> tuple[int, int, int]:
+        """How many positions cover frames, rows and columns of `extent`."""
+        shrink = self.config.shrink
+        return (extent[0], -(-extent[1] // shrink), -(-extent[2] // shrink))
+
+    def extent(self, size: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Frames, height and width that `size` positions cover."""
+        return (size[0], size[1] * self.config.shrink, size[2] * self.config.shrink)
+
+    def coords(self, grid: Grid) -> np.ndarray:
+        """Coordinates of the positions, relative to where the part begins."""
+        return grid.cells
+
+    def empty(self, size: tuple[int, int, int]) -> Grid:
+        """The grid of a part of `size` positions that has no values yet."""
+        cells = np.indices(size).reshape(3, -1).T.astype(np.float32)
+        return Grid(np.zeros((len(cells), self.size), np.float32), cells, size)
+
+    def decode(self, values: np.ndarray, grid: Grid, part: Any) -> Any:
+        """The part with these pixels, cut to its own size."""
+        shrink, (_, rows, columns) = self.config.shrink, grid.size
+        array = rearrange(values, "(h w) (p q c) -> (h p) (w q) c", h=rows, w=columns, p=shrink, q=shrink)
+        return part.with_array(array[None])
+
+    def fields(self, grid: Grid) -> dict[str, np.ndarray]:
+        """What a position holds."""
+        size = np.tile(np.asarray(grid.size[1:], np.int64), (len(grid.values), 1))
+        return {"values": grid.values.astype(np.float32), "size": size}
+
+    def blank(self) -> dict[str, Tensor]:
+        """One position that holds nothing."""
+        return {"values": torch.zeros(1, self.size), "size": torch.ones(1, 2, dtype=torch.long)}
+
+    def embed(self, fields: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
+        """Nothing: zeros.
+
+        Shapes:  [N, C] -> [N, D].
+        """
+        return fields["values"].new_zeros(len(fields["values"]), self.width)
+
+    def canvases(self, fields: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """Whole pictures of each size that there is, and the positions that they come from.
+
+        Shapes:  [n, C, H, W], [N].
+        """
+        shrink, code_N = self.config.shrink, fields["size"][:, 0] * (1 << 20) + fields["size"][:, 1]
+        out = []
+        for code in torch.unique(code_N).tolist():
+            at = (code_N == code).nonzero()[:, 0]
+            rows, columns = code >> 20, code & ((1 << 20) - 1)
+            out.append((to_canvas(fields["values"][at], rows, columns, (shrink, shrink)), at))
+        return out
+
+    def forward(self, pictures: Tensor, progress: float = 1.0) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
+        """Pictures as they come back, their codes, and what the quantizer adds to the loss.
+
+        Shapes:  [n, C, H, W] -> [n, C, H, W], [n * positions, G].
+        """
+        vectors = self.encoder(pictures)
+        codes, losses = None, {}
+        if self.quantizer is not None:
+            n, _, rows, columns = vectors.shape
+            flat_ND = rearrange(vectors, "n d h w -> (n h w) d")
+            values_ND, codes, losses = self.quantizer(flat_ND, progress)
+            vectors = rearrange(values_ND, "(n h w) d -> n d h w", n=n, h=rows, w=columns).to(vectors.dtype)
+        return self.decoder(vectors), codes, losses
+
+    def rebuilt(self, part: Any) -> Any:
+        """The part as it comes back."""
+        grid = self.encode(part)
+        fields = {name: torch.from_numpy(values) for name, values in self.fields(grid).items()}
+        ((pictures, _),) = self.canvases(fields)
+        weight = next(self.parameters())
+        made = self(pictures.to(weight.device))[0].float().clamp(-1, 1)
+        return self.decode(to_patches(made, (self.config.shrink,) * 2).cpu().numpy(), grid, part)
+
+
+def build(config: Config, width: int) -> Codec:
+    """The codec for a trunk of `width`."""
+    return Codec(config, width)

@@ -1,0 +1,104 @@
+"""Reconstruct: a part comes back out of its codec as it went in. Nothing is revealed in any order; the trunk rests."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mixmodal.features import RandomFeatures
+from mixmodal.objectives import Ask, Block, Lay
+from mixmodal.sequence import Grid, Run
+from mixmodal.similarity import ssim
+
+TRAINING_SEED = 1  # of the random features that are trained by; others judge
+
+
+@dataclass(frozen=True)
+class Config:
+    """Weights of the losses: absolute error, 1 - SSIM, distance of random features."""
+
+    absolute: float = 1.0
+    structure: float = 0.3
+    features: float = 0.3
+
+
+class Objective(nn.Module):
+    """Losses between pictures and what a codec makes of them."""
+
+    needs_copy = False
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.features = RandomFeatures(TRAINING_SEED) if config.features else None
+
+    def lay(self, stream: str, codec: Any, grid: Grid, lay: Lay) -> list[Run]:
+        """One run, that holds the part and is predicted from where it stands."""
+        run = self.show(stream, codec, grid, lay.origin)
+        count = len(grid.values)
+        run.predict_at = np.arange(count)
+        run.predict = run.embed | {
+            "progress": np.full(count, lay.progress, np.float32),
+            "weights": np.full(count, lay.weight, np.float32),
+        }
+        return [run]
+
+    def show(self, stream: str, codec: Any, grid: Grid, origin: float) -> Run:
+        """The part as context, which says nothing."""
+        return Run(stream, codec.fields(grid), codec.coords(grid) + np.float32(origin))
+
+    def blank(self, codec: Any) -> dict[str, Tensor]:
+        """One position that holds nothing."""
+        return codec.blank()
+
+    def blank_predict(self, codec: Any) -> dict[str, Tensor]:
+        """One prediction of weight 0."""
+        return codec.blank() | {"progress": torch.zeros(1), "weights": torch.zeros(1)}
+
+    def embed(self, codec: Any, fields: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
+        """What the codec embeds.
+
+        Shapes:  -> [N, D].
+        """
+        return codec.embed(fields, dtype)
+
+    def losses(self, codec: Any, head: Any, hidden_ND: Tensor, fields: dict[str, Tensor]) -> dict:
+        """Sums and counts of each loss, weighed."""
+        config, count = self.config, fields["weights"].sum()
+        sums: dict[str, Tensor] = {}
+        for pictures, at_N in codec.canvases(fields):
+            weight_n = fields["weights"][at_N].view(len(pictures), -1).sum(1)
+            real = weight_n > 0
+            if not real.any():
+                continue
+            true, weight_n = pictures[real], weight_n[real]
+            made, _, added = codec(true.to(hidden_ND.dtype), float(fields["progress"][at_N[0]]))
+            made = made.float()
+            found = {"absolute": (made - true).abs().flatten(1).mean(1) * config.absolute}
+            if config.structure:
+                found["structure"] = (1 - ssim(made, true)) * config.structure
+            if self.features is not None:
+                found["features"] = self.features(made, true) * config.features
+            for name, loss in (found | added).items():
+                sums[name] = sums.get(name, 0) + (loss * weight_n).sum()
+        names = sums or {"absolute": hidden_ND.sum() * 0}
+        return {name: (total, count) for name, total in names.items()}
+
+    def rebuild(self, codec: Any, part: Any) -> Any:
+        """The part as it comes back."""
+        return codec.rebuilt(part)
+
+    def sampler(self, codec: Any, head: Any, grid: Grid, ask: Ask) -> Generator[Block, list[Tensor], np.ndarray]:
+        """The values that are there: a tokenizer makes nothing by itself."""
+        return grid.values
+        yield  # a generator, as the loop wants it
+
+
+def build(config: Config, width: int) -> Objective:
+    """The objective for a trunk of `width`."""
+    return Objective(config)

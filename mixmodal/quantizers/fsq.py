@@ -1,0 +1,61 @@
+"""Finite scalar quantization: each number is rounded to one of a few levels.
+
+Source:  Mentzer et al. 2023 (arXiv:2309.15505).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mixmodal.quantizers import Quantized, Quantizer, straight_through
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options: how many levels each number of a vector has."""
+
+    levels: tuple[int, ...] = (8, 5, 5, 5)
+
+    @property
+    def width(self) -> int:
+        """How many numbers a vector has."""
+        return len(self.levels)
+
+
+class FSQ(Quantizer):
+    """Levels at whole numbers about 0, bounded by a tanh, divided by half their range."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        if not config.levels or min(config.levels) < 2:
+            raise ValueError(f"levels are {config.levels}: give each number two or more")
+        self.config, self.sizes = config, tuple(config.levels)
+        levels = torch.tensor(self.sizes, dtype=torch.float32)
+        self.register_buffer("middle", levels // 2, persistent=False)
+        reach = (levels - 1) * (1 + 1e-3) / 2
+        offset = torch.where(levels % 2 == 0, 0.5, 0.0)
+        self.register_buffer("reach", reach, persistent=False)
+        self.register_buffer("offset", offset, persistent=False)
+        self.register_buffer("shift", torch.atanh(offset / reach), persistent=False)
+
+    def forward(self, z_ND: Tensor, progress: float = 0.0) -> Quantized:
+        """The nearest levels."""
+        bounded_ND = torch.tanh(z_ND.float() + self.shift) * self.reach - self.offset
+        rounded_ND = straight_through(bounded_ND, bounded_ND.round())
+        codes_NG = (rounded_ND.detach().round() + self.middle).long()
+        return Quantized(rounded_ND / self.middle, codes_NG, {})
+
+    def lookup(self, codes_NG: Tensor) -> Tensor:
+        """The numbers at these levels.
+
+        Shapes:  [N, G] -> [N, D].
+        """
+        return (codes_NG - self.middle) / self.middle
+
+
+def build(config: Config) -> FSQ:
+    """The quantizer."""
+    return FSQ(config)

@@ -1,0 +1,50 @@
+"""Recipes of picture tokenizers: 32 px squares of film as 8 x 8 codes of about ten bits, in a minute of one core."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mixmodal.config import OptimConfig, Recipe
+from mixmodal.designs import tokenizer
+
+
+def _recipe(name: str, quantizer: dict[str, Any] | None) -> Recipe:
+    crops = {"kind": "clip-crops", "size": 32}
+    return Recipe(
+        name=name,
+        model=tokenizer.model(quantizer=quantizer),
+        sources={"crops": crops},
+        valid={"crops": {**crops, "split": "valid"}},
+        optim=OptimConfig(matrices="adamw", matrix_rate=0.002, filter_rate=0.002, rate=0.002, warmup=10, decay=0.9),
+        rows=32,
+        length=72,  # a picture of 64 positions, announced and ended
+        steps=400,
+        every=400,
+        compile=False,
+    )
+
+
+def tokenizer_plain() -> Recipe:
+    """Ten numbers a position, not quantized: what the quantizers are compared with."""
+    return _recipe("tokenizer_plain", None)
+
+
+def tokenizer_vq() -> Recipe:
+    """A codebook of 1,024 vectors."""
+    return _recipe("tokenizer_vq", {"kind": "vq", "size": 1024, "width": 8})
+
+
+def tokenizer_fsq() -> Recipe:
+    """1,000 codes by levels of 8, 5, 5 and 5."""
+    return _recipe("tokenizer_fsq", {"kind": "fsq", "levels": [8, 5, 5, 5]})
+
+
+def tokenizer_lfq() -> Recipe:
+    """1,024 codes by ten signs, normed before."""
+    return _recipe("tokenizer_lfq", {"kind": "lfq", "bits": 10, "entropy": 0.02})
+
+
+def tokenizer_bsq() -> Recipe:
+    """1,024 codes by ten signs, on the sphere."""
+    quantizer = {"kind": "lfq", "bits": 10, "sphere": True, "normed": False, "sharpness": 1.0, "entropy": 0.02}
+    return _recipe("tokenizer_bsq", quantizer)
