@@ -95,3 +95,11 @@ def to_canvas(values: Tensor, rows: int, columns: int, patch: tuple[int, int]) -
 def to_patches(canvas: Tensor, patch: tuple[int, int]) -> Tensor:
     """Whole pictures as patches in raster order: undoes `to_canvas`."""
     return rearrange(canvas, "n c (h p) (w q) -> (n h w) (p q c)", p=patch[0], q=patch[1])
+
+
+def by_size(size_N2: Tensor) -> list[tuple[int, int, Tensor]]:
+    """Rows, columns and the slots of all parts of that size: parts stand whole and in raster order."""
+    code_N = size_N2[:, 0] * (1 << 20) + size_N2[:, 1]  # one number a size: unique over rows is slow
+    return [
+        (code >> 20, code & ((1 << 20) - 1), (code_N == code).nonzero()[:, 0]) for code in torch.unique(code_N).tolist()
+    ]

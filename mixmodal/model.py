@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-from types import ModuleType
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -14,28 +10,12 @@ from mixmodal import config as values
 from mixmodal.attention import sight
 from mixmodal.cache import Cache
 from mixmodal.config import ModelConfig, StreamConfig
+from mixmodal.kinds import kind_of
 from mixmodal.layout import lay_out
 from mixmodal.parts import Document
 from mixmodal.rotary import rotary_tables
 from mixmodal.sequence import Batch, Sequence, Slots
 from mixmodal.trunk import Trunk
-
-
-def kinds(floor: str) -> list[str]:
-    """The names of the files in `mixmodal.<floor>`: "codecs", "objectives", "heads" or "designs"."""
-    package = importlib.import_module(f"mixmodal.{floor}")
-    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
-
-
-def kind_of(floor: str, spec: dict) -> ModuleType:
-    """The module that `spec["kind"]` names.
-
-    Raises:  ValueError with the nearest known names.
-    """
-    name = spec.get("kind", "")
-    if name not in kinds(floor):
-        raise ValueError(values.unknown(f"{floor} kind {name!r}", name, kinds(floor)))
-    return importlib.import_module(f"mixmodal.{floor}.{name}")
 
 
 class Stream(nn.Module):

@@ -15,8 +15,9 @@ from mixmodal.config import Recipe
 from mixmodal.data import make_mixture
 from mixmodal.data.loading import Loader
 from mixmodal.foreign import adapted
+from mixmodal.kinds import kind_of
 from mixmodal.memory import memory_of
-from mixmodal.model import Model, kind_of
+from mixmodal.model import Model
 from mixmodal.owned import Owned
 from mixmodal.parallel import ALONE, Ranks, memory, shard
 from mixmodal.trunk import run_block

@@ -41,9 +41,9 @@ def train_step(
         optimizer.zero_grad(set_to_none=True)
     if taken:
         run.owned.spread(settled)
-        for module in run.model.streams.modules():
-            if hasattr(module, "moved"):  # follows the data without a gradient
-                module.moved(run.ranks)
+    for module in run.model.streams.modules():
+        if hasattr(module, "moved"):  # follows the data without a gradient
+            module.moved(run.ranks, taken)
     return means, taken
 
 

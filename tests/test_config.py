@@ -11,7 +11,8 @@ from conftest import picture, small_config, small_model
 
 from mixmodal.config import ModelConfig, OptimConfig, Recipe, StreamConfig, from_json, options, override, to_json
 from mixmodal.designs import lossless
-from mixmodal.model import Model, kind_of, kinds
+from mixmodal.kinds import kind_of, kinds
+from mixmodal.model import Model
 from mixmodal.objectives.flow import Config as Flow
 from mixmodal.parts import Document, Image, Text
 

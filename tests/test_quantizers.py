@@ -75,7 +75,7 @@ def test_the_nearest_vector_is_the_nearest_of_all_tried_one_by_one():
 def test_averages_are_those_of_what_fell_to_a_code_and_a_code_without_any_is_revived():
     quantizer, z = made("vq", decay=0.5, revive=0, size=3)
     quantizer(z)
-    quantizer.moved(ALONE)  # begins among the data
+    quantizer.moved(ALONE, True)  # begins among the data
     book, count = quantizer.book.clone(), quantizer.count.clone()
     total = book * count[:, None]
     half = z.detach()[:120]
@@ -85,20 +85,20 @@ def test_averages_are_those_of_what_fell_to_a_code_and_a_code_without_any_is_rev
     for k in range(3):
         count[k] = 0.5 * count[k] + 0.5 * (codes == k).sum()
         total[k] = 0.5 * total[k] + 0.5 * half[codes == k].sum(0)
-    quantizer.moved(ALONE)
+    quantizer.moved(ALONE, True)
     assert torch.allclose(quantizer.book, total / count[:, None], atol=1e-5)
 
     quantizer, z = made("vq", revive=1, size=16)
     quantizer(z)
-    quantizer.moved(ALONE)
+    quantizer.moved(ALONE, True)
     quantizer.total[5], quantizer.book[5], quantizer.count[5] = 1e4, 1e6, 1e-2
     quantizer(z)
-    quantizer.moved(ALONE)
+    quantizer.moved(ALONE, True)
     assert (quantizer.book[5] - z.detach()).norm(dim=1).min() < 0.1
     quantizer.eval()
     before = quantizer.book.clone()
     quantizer(z)
-    quantizer.moved(ALONE)
+    quantizer.moved(ALONE, True)
     assert torch.equal(quantizer.book, before)
 
 
@@ -166,5 +166,18 @@ def test_what_cannot_be_is_refused():
 
 
 def test_use_is_a_share_and_a_perplexity():
-    (use,) = use_of(torch.tensor([[0], [0], [1], [1]]), (4,))
-    assert (use.share, use.perplexity, use.bits) == pytest.approx((0.5, 2.0, 1.0))
+    use = use_of(torch.tensor([0, 0, 3, 3]), 4)
+    assert (use.seen, use.share, use.perplexity, use.bits) == pytest.approx((2, 0.5, 2.0, 1.0))
+
+
+def test_what_a_skipped_step_saw_is_forgotten():
+    quantizer, z = made("vq", revive=0, size=8)
+    quantizer(z)
+    quantizer.moved(ALONE, True)
+    quantizer(z * math.nan)
+    quantizer.moved(ALONE, False)
+    before = quantizer.count.clone()
+    quantizer(z[:50])
+    quantizer.moved(ALONE, True)
+    assert quantizer.book.isfinite().all()
+    assert float(quantizer.count.sum()) == pytest.approx(0.99 * float(before.sum()) + 0.01 * 50, rel=1e-5)

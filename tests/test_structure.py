@@ -19,7 +19,7 @@ LONGEST_FILE = 400
 
 # The first part of a path in the package, and the floor it lies on. An import never points up.
 FLOORS = (
-    "parts config",
+    "parts config kinds",
     "sequence attention rotary trunk convnets interpolant solvers sampling similarity cache",
     "features quantizers codecs heads objectives",
     "model generate layout designs",

@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from PIL import Image as Picture
 from safetensors.torch import load_file
 from tiny import RECIPE, hasten, quiet
 
@@ -90,12 +89,14 @@ def test_sizes_that_cannot_be_halved_are_refused():
 
     with pytest.raises(ValueError, match=r"codec.shrink is 3"):
         autoencoder.build(autoencoder.Config(shrink=3), 8)
+    with pytest.raises(ValueError, match="quantizers kind 'vp'.*vq"):
+        autoencoder.build(autoencoder.Config(quantizer={"kind": "vp"}), 8)
 
 
 def test_the_recipes_of_tokenizers_are_there_and_differ_in_the_quantizer_alone():
     made = [recipe(name).model.streams["pictures"] for name in recipes() if name.startswith("tokenizer_")]
     assert len(made) == 5
-    assert all(replace(one, codec={**one.codec, "quantizer": {}}) == replace(made[0]) for one in made)
+    assert all(replace(one, codec={**one.codec, "quantizer": {}}) == made[0] for one in made)
 
 
 # What judges
@@ -171,6 +172,5 @@ def test_crops_of_clips_hold_one_film_out(tmp_path):
         source = make_source({"kind": "clip-crops", "size": 24, "split": split, "where": str(tmp_path)})
         (part,) = source.document(0, np.random.default_rng(0)).parts
         assert part.pixels.shape == (24, 24, 3) and (part.pixels == value).all()
-        assert Picture.fromarray(part.pixels).size == (24, 24)
     with pytest.raises(ValueError, match="2 to 64 px"):
         make_source({"kind": "clip-crops", "size": 65, "where": str(tmp_path)})

@@ -14,7 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixmodal.convnets import Down, Up, to_canvas, to_patches
+from mixmodal.convnets import Down, Up, by_size, to_canvas, to_patches
 from mixmodal.sequence import Grid
 
 
@@ -166,7 +166,7 @@ class Codec(nn.Module):
             return predicted_NC
         features = F.linear(hidden_ND, self.to_up.to(hidden_ND.dtype))
         out = []
-        for rows, columns, at in _by_size(fields["size"]):
+        for rows, columns, at in by_size(fields["size"]):
             pyramid = self.beside(self._canvas(fields, at, (rows, columns), hidden_ND.dtype))
             change = self.up(to_canvas(features[at], rows, columns, self.coarse), pyramid)
             out.append((at, to_patches(change, self.config.patch[1:]).float()))
@@ -174,7 +174,7 @@ class Codec(nn.Module):
 
     def _convolved(self, fields: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         out = []
-        for rows, columns, at in _by_size(fields["size"]):
+        for rows, columns, at in by_size(fields["size"]):
             canvas = self._canvas(fields, at, (rows, columns), dtype)
             out.append((at, to_patches(self.down(canvas)[-1], self.coarse)))
         # normed: left alone they grow tenfold in training and drown places and words
@@ -204,14 +204,6 @@ class Codec(nn.Module):
 def build(config: Config, width: int) -> Codec:
     """The codec for a trunk of `width`."""
     return Codec(config, width)
-
-
-def _by_size(size_N2: Tensor) -> list[tuple[int, int, Tensor]]:
-    """Rows, columns and the slots of all parts of that size: parts stand whole and in raster order."""
-    code_N = size_N2[:, 0] * (1 << 20) + size_N2[:, 1]  # one number a size: unique over rows is slow
-    return [
-        (code >> 20, code & ((1 << 20) - 1), (code_N == code).nonzero()[:, 0]) for code in torch.unique(code_N).tolist()
-    ]
 
 
 def _together(pieces: list[tuple[Tensor, Tensor]]) -> Tensor:

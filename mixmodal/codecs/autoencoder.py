@@ -5,7 +5,6 @@ Trained here as pixels in and pixels out; its codes are what `codes` reads and w
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mixmodal.config import options
-from mixmodal.convnets import Conv, to_canvas, to_patches
+from mixmodal.convnets import Conv, by_size, to_canvas, to_patches
+from mixmodal.kinds import kind_of
 from mixmodal.sequence import Grid
 
 
@@ -118,7 +118,7 @@ class Codec(nn.Module):
         self.size = config.shrink**2 * config.channels
         self.quantizer, vector = None, config.vector
         if config.quantizer:
-            module = importlib.import_module(f"mixmodal.quantizers.{config.quantizer['kind']}")
+            module = kind_of("quantizers", config.quantizer)
             chosen = options(module.Config, config.quantizer, "codec.quantizer")
             self.quantizer, vector = module.build(chosen), chosen.width
         self.encoder, self.decoder = Encoder(config, vector), Decoder(config, vector)
@@ -177,13 +177,10 @@ class Codec(nn.Module):
 
         Shapes:  [n, C, H, W], [N].
         """
-        shrink, code_N = self.config.shrink, fields["size"][:, 0] * (1 << 20) + fields["size"][:, 1]
-        out = []
-        for code in torch.unique(code_N).tolist():
-            at = (code_N == code).nonzero()[:, 0]
-            rows, columns = code >> 20, code & ((1 << 20) - 1)
-            out.append((to_canvas(fields["values"][at], rows, columns, (shrink, shrink)), at))
-        return out
+        patch = (self.config.shrink, self.config.shrink)
+        return [
+            (to_canvas(fields["values"][at], rows, columns, patch), at) for rows, columns, at in by_size(fields["size"])
+        ]
 
     def forward(self, pictures: Tensor, progress: float = 1.0) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
         """Pictures as they come back, their codes, and what the quantizer adds to the loss.

@@ -4,7 +4,7 @@ A quantizer has
 `sizes`                                  how many values each number of a code takes; `bits` is what a code carries
 `forward(z_ND, progress) -> Quantized`   codes of vectors, the vectors they stand for, and what it adds to the loss
 `lookup(codes_NG) -> [N, D]`             the vectors that codes stand for
-`moved(ranks)`                           called after each step of training: what follows the data without a gradient
+`moved(ranks, taken)`                    called after each step of training: what follows the data without a gradient
 and its file `Config` (with `width`) and `build(config)`. It computes in fp32; gradients pass straight through.
 """
 
@@ -31,11 +31,16 @@ class Quantized(NamedTuple):
 
 @dataclass(frozen=True)
 class Use:
-    """How codes were used: the share of all that occurred, and the perplexity, that of a fair die of as many sides."""
+    """How codes were used: how many of all occurred, and the entropy, in bits, of how often each did."""
 
+    seen: int
     share: float
-    perplexity: float
     bits: float
+
+    @property
+    def perplexity(self) -> float:
+        """The sides of a fair die as hard to guess."""
+        return 2**self.bits
 
 
 class Quantizer(nn.Module):
@@ -70,8 +75,11 @@ class Quantizer(nn.Module):
             index_N = index_N // size
         return torch.stack(numbers[::-1], 1)
 
-    def moved(self, ranks: Any) -> None:
-        """Nothing: only what keeps averages of the data has something to do; `ranks` adds up over all of them."""
+    def moved(self, ranks: Any, taken: bool) -> None:
+        """Nothing: only what keeps averages of the data has something to do.
+
+        `ranks` adds up over all of them; what a step that was not `taken` saw is forgotten.
+        """
 
 
 def straight_through(z_ND: Tensor, values_ND: Tensor) -> Tensor:
@@ -79,11 +87,8 @@ def straight_through(z_ND: Tensor, values_ND: Tensor) -> Tensor:
     return z_ND + (values_ND - z_ND).detach()
 
 
-def use_of(codes_NG: Tensor, sizes: tuple[int, ...]) -> list[Use]:
-    """How each of the numbers of these codes was used."""
-    out = []
-    for column, size in zip(codes_NG.T, sizes, strict=True):
-        share_K = torch.bincount(column, minlength=size).double() / len(column)
-        entropy = float(-(share_K * share_K.clamp(min=1e-300).log2()).sum())
-        out.append(Use(float((share_K > 0).double().mean()), 2**entropy, entropy))
-    return out
+def use_of(codes_N: Tensor, size: float) -> Use:
+    """How these codes, out of `size`, were used."""
+    counts = torch.unique(codes_N, return_counts=True)[1].double()
+    share = counts / counts.sum()
+    return Use(len(counts), len(counts) / size, float(-(share * share.log2()).sum()))

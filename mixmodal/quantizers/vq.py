@@ -74,13 +74,15 @@ class VQ(Quantizer):
         return self.book[codes_NG[:, 0]]
 
     @torch.no_grad()
-    def moved(self, ranks: Any) -> None:
+    def moved(self, ranks: Any, taken: bool) -> None:
         """Move the averages by what the last step saw on all ranks; now and then revive codes that nothing falls to."""
         config, device = self.config, self.book.device
+        seen, self._seen = self._seen, []
+        if not taken:
+            return
         z_ND, codes_N = torch.empty(0, config.width), torch.empty(0, dtype=torch.int64)
-        if self._seen:
-            z_ND, codes_N = (torch.cat(pieces) for pieces in zip(*self._seen, strict=True))
-        self._seen = []
+        if seen:
+            z_ND, codes_N = (torch.cat(pieces) for pieces in zip(*seen, strict=True))
         found = ranks.total(torch.bincount(codes_N, minlength=config.size).float().to(device))
         if not found.any():
             return
