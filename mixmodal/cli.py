@@ -66,6 +66,9 @@ class Train:
         if self.data is not None:
             chosen = own_data(chosen, self.data)
         chosen = override(chosen, self.set)
+        from mixmodal.chain import standing, untrained
+
+        chosen = untrained(chosen) if self.dry_run else standing(chosen, folder)
         if self.dry_run:
             self._tell(chosen)
         elif self.processes > 1:
@@ -154,7 +157,7 @@ class Caption:
     seed: int = 0
     """For drawn words; the likeliest are taken unless a temperature is given."""
     temperature: float | None = None
-    """0 takes the likeliest word."""
+    """0 takes the likeliest word; the model's own unless given."""
 
     def run(self) -> None:
         """Print one line for each picture."""

@@ -175,7 +175,7 @@ def _script(model: Model, request: Request, tracks: list[_Track]) -> Script:
     speaker = model.speaker
     rng = torch.Generator().manual_seed((request.seed * 1_000_003 + request.document.key) % (1 << 63))
     for track in tracks:
-        track.add(tokens(speaker, [speaker.codec.begin], 0.0))
+        track.add(tokens(speaker, speaker.codec.begins(request.document.parts), 0.0))
     parts, free = list(request.document.parts), request.free
     out = []
     while parts:
@@ -243,7 +243,7 @@ def _sample(model: Model, stream: Stream, sampler: Generator, tracks: list[_Trac
             hidden = [job.hidden for job in jobs]
             if block.keep:
                 for job in jobs:
-                    job.track.origin, job.track.last = after(job.runs[0]), job.hidden
+                    job.track.origin, job.track.last = max(job.track.origin, after(job.runs[0])), job.hidden
         try:
             block = sampler.send(hidden)
         except StopIteration as end:
@@ -255,7 +255,7 @@ def _speak(model: Model, request: Request, tracks: list[_Track], rng: torch.Gene
     speaker, codec = model.speaker, model.speaker.codec
     opens = [codec.opening(s.medium, (1, 1, 1))[0] for s in model.streams.values() if s.medium != speaker.medium]
     closes = [codec.closing(s.medium)[0] for s in model.streams.values() if s.medium != speaker.medium]
-    banned = [codec.begin, *closes, *codec.size_tokens()] + ([] if more else opens)
+    banned = [*codec.beginnings(), *closes, *codec.size_tokens()] + ([] if more else opens)
     ask = Ask(request.settings, rng, banned, [codec.end, *opens], False)
     sampler = speaker.objective.sampler(codec, speaker.head, codec.grid([]), ask)
     values = list((yield from _sample(model, speaker, sampler, tracks)))
@@ -295,7 +295,7 @@ def _choose_size(model: Model, request: Request, tracks: list[_Track], rng: torc
     sides = []
     for _ in range(2):
         yield from _flush(tracks)
-        token = int(model.speaker.head.draw(tracks[0].last[-1:], request.settings, rng, banned)[0])
+        token = int(model.speaker.head.draw([tracks[0].last[-1:]], request.settings, rng, banned)[0][0])
         sides.append(codec.side(token))
         for track in tracks:
             track.add(tokens(model.speaker, [token], track.origin))

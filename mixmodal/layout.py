@@ -39,8 +39,8 @@ def lay_out(
     if not document.parts:
         raise ValueError(f"document {document.key} has no parts: give it at least one")
     speaker = model.speaker
-    runs = [tokens(speaker, [speaker.codec.begin], 0.0)]
-    origin, group = 1.0, 0
+    runs = [tokens(speaker, speaker.codec.begins(document.parts), 0.0)]
+    origin, group = after(runs[0]), 0
     ending = rng.random() < ENDING_SHARE
     for number, part in enumerate(document.parts):
         if part.empty:

@@ -80,11 +80,7 @@ def _kept_by_ends(model: Model, batch: Batch, dtype: torch.dtype) -> float:
     hidden_ND = torch.zeros(rows * length, model.config.trunk.width, dtype=dtype, requires_grad=True)
     leaving = 0.0
     for name, slots in batch.slots.items():
-        stream = model.streams[name]
-        leaving += saved_bytes(
-            model,
-            lambda s=stream, at=slots: s.objective.losses(s.codec, s.head, hidden_ND[at.predict_at], at.predict),
-        )
+        leaving += saved_bytes(model, lambda s=model.streams[name], at=slots: s.losses(hidden_ND, at))
     return entering + leaving
 
 

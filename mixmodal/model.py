@@ -37,6 +37,12 @@ class Stream(nn.Module):
             head = kind_of("heads", config.head)
             self.head = head.build(values.options(head.Config, config.head, f"{where}.head"), width, self.codec)
 
+    def losses(self, hidden_ND: Tensor, slots: Slots) -> dict[str, tuple[Tensor, Tensor]]:
+        """Sum and count of each loss, from the hidden states of all positions; none of a stream that only reads."""
+        if self.role == "read":
+            return {}
+        return self.objective.losses(self.codec, self.head, hidden_ND[slots.predict_at], slots.predict)
+
     def blank(self) -> Slots:
         """One empty slot of each kind, so that the stream runs in batches that do not use it."""
         return Slots(
@@ -56,6 +62,9 @@ class Model(nn.Module):
         self.streams = nn.ModuleDict(
             {name: Stream(name, stream, config.trunk.width) for name, stream in config.streams.items()}
         )
+        joint = [s.head for s in self.streams.values() if getattr(s.head, "joint", False)]
+        for head in joint:  # one softmax over what all of them may say
+            head.beside = [other for other in joint if other is not head]
 
     @property
     def speaker(self) -> Stream:
@@ -132,8 +141,7 @@ class Model(nn.Module):
             hidden_ND = self(batch, path, dtype).flatten(0, 1)
         out = {}
         for name, slots in batch.slots.items():
-            stream = self.streams[name]
-            found = stream.objective.losses(stream.codec, stream.head, hidden_ND[slots.predict_at], slots.predict)
+            found = self.streams[name].losses(hidden_ND, slots)
             out |= {f"{name}.{loss}": pair for loss, pair in found.items()}
         return out
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from mixmodal import config as values
 from mixmodal.checkpoint import from_pretrained
@@ -61,9 +62,11 @@ def prepare(recipe: Recipe, device: str | None = None, ranks: Ranks = ALONE) -> 
         started.load_state_dict(model.state_dict())
         model = started
     else:
+        recipe, standing = _standing(recipe)
         recipe = replace(recipe, model=_complete(recipe, mixture))
         torch.manual_seed(recipe.seed)
         model = Model(recipe.model)
+        model.load_state_dict(standing, strict=False)
     dtype = fast_dtype(device) if recipe.precision == "auto" else getattr(torch, recipe.precision)
     loader = Loader(mixture, model, recipe, ranks)
     cost = cost_of(model, recipe, dtype)
@@ -79,11 +82,38 @@ def prepare(recipe: Recipe, device: str | None = None, ranks: Ranks = ALONE) -> 
             f"optim.settle is {recipe.optim.settle:g}, but a model in shards cannot rest in part: set optim.settle=1,"
             " or train without --shard"
         )
+    if ranks.shard and any(stream.codec.get("nets") for stream in recipe.model.streams.values()):
+        raise ValueError("a codec that stands on a trained one is asked on every rank: train without --shard")
     if ranks.shard:
         shard(model, model.trunk.blocks, ranks, dtype)
     model.to(device).train()
     peak = measured_peak(dtype, device) * ranks.count
     return Run(recipe, model, loader, cost, dtype, peak, device, ranks, Owned(model, ranks), origin)
+
+
+def _standing(recipe: Recipe) -> tuple[Recipe, dict[str, Tensor]]:
+    """The recipe with `nets` of codecs that come from a trained model spelled out, and the weights of these."""
+    streams, weights = {}, {}
+    for name, stream in recipe.model.streams.items():
+        if place := (stream.codec.get("nets") or {}).get("from"):
+            found, _ = from_pretrained(place)
+            source = found.writer(stream.medium)
+            nets = values.to_json(found.config.streams[source.name].codec) | {"from": place}
+            stream = replace(stream, codec={**stream.codec, "nets": nets})
+            weights |= {f"streams.{name}.codec.nets.{n}": tensor for n, tensor in source.codec.state_dict().items()}
+        streams[name] = stream
+    return replace(recipe, model=replace(recipe.model, streams=streams)), weights
+
+
+def resuming(recipe: Recipe) -> Recipe:
+    """The recipe of a run that goes on: what it began with is in its own checkpoint."""
+    streams = {}
+    for name, stream in recipe.model.streams.items():
+        codec = dict(stream.codec)
+        if nets := codec.get("nets"):
+            codec["nets"] = {key: value for key, value in nets.items() if key != "from"}
+        streams[name] = replace(stream, codec=codec)
+    return replace(recipe, start="", model=replace(recipe.model, streams=streams))
 
 
 class _Preview:

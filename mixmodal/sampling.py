@@ -13,7 +13,7 @@ class Settings:
     """What a caller may choose; each objective takes what it knows.
 
     Units:   `guidance` 1 is none; `interval` are the times in which it acts; `max_tokens` bounds one written part;
-             `temperature` 0 takes the likeliest.
+             `temperature` 0 takes the likeliest, None leaves it to each head.
     """
 
     steps: int = 25
@@ -21,7 +21,7 @@ class Settings:
     interval: tuple[float, float] = (0.0, 1.0)
     shift: float = 2.0
     solver: str = "euler"
-    temperature: float = 0.0
+    temperature: float | None = None
     top_p: float = 1.0
     max_tokens: int = 200
 

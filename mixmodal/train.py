@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -44,7 +43,7 @@ from mixmodal.guard import (
 )
 from mixmodal.optim import PowerAverage, has_settled, load_state, make_optimizers, set_rate, state_of
 from mixmodal.parallel import ALONE, Ranks, compile_blocks
-from mixmodal.prepare import Run, compile_trunk, prepare
+from mixmodal.prepare import Run, compile_trunk, prepare, resuming
 from mixmodal.sequence import Batch
 from mixmodal.step import train_step
 from mixmodal.track import Track, Untracked
@@ -67,7 +66,7 @@ def train(
     resumed = load_run(out, say) if resume else None
     if resumed:
         recipe = continued(recipe, values.from_json(Recipe, resumed[1]["recipe"], "recipe"))
-    run = prepare(replace(recipe, start="") if resumed else recipe, ranks=ranks)
+    run = prepare(resuming(recipe) if resumed else recipe, ranks=ranks)
     recipe, ranks = run.recipe, run.ranks
     ranks.same(json.dumps([values.to_json(recipe), resumed[1]["step"] if resumed else 0]))
     out.mkdir(parents=True, exist_ok=True)

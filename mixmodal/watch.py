@@ -56,12 +56,12 @@ def validate(run: Run, recipe: Recipe) -> dict[str, float | dict[str, float] | d
         hidden = run.model(batch, recipe.path, run.dtype).flatten(0, 1)
         for name, slots in batch.slots.items():
             stream = run.model.streams[name]
-            at = hidden[slots.predict_at]
-            for loss, pair in stream.objective.losses(stream.codec, stream.head, at, slots.predict).items():
+            for loss, pair in stream.losses(hidden, slots).items():
                 total = totals.setdefault(f"{name}.{loss}", [0.0, 0.0])
                 total[0] += float(pair[0])
                 total[1] += float(pair[1])
             if hasattr(stream.objective, "levels"):
+                at = hidden[slots.predict_at]
                 found = torch.stack(stream.objective.levels(stream.codec, at, slots.predict))
                 levels[name] = [found + levels[name][0]] if name in levels else [found]
     run.model.train()

@@ -194,7 +194,7 @@ def scripted(model, script: list[int]):
         token = next(words)
         assert token not in banned, "the script asks for what is banned"
         seen.append(len(banned))
-        return torch.tensor([token])
+        return torch.tensor([token]), torch.zeros(1)
 
     model.speaker.head.draw = written
     return seen

@@ -158,7 +158,7 @@ def test_a_text_ends_at_its_end_token_or_at_its_bound(model, monkeypatch):
     codec, head = model.speaker.codec, model.speaker.head
     word = int(codec.encode(Text("a")).values[0])
     script = iter([word, word, codec.end, *[word] * 50])
-    monkeypatch.setattr(head, "draw", lambda *_: torch.tensor([next(script)]))
+    monkeypatch.setattr(head, "draw", lambda *_: (torch.tensor([next(script)]), torch.zeros(1)))
     made = generate(model, [asked(Text(), Text("b", wanted=False), Text(), max_tokens=5)])[0]
     assert [part.text for part in made.parts] == ["aa", "b", "aaaaa"]
     assert generate(model, [asked(Text(), max_tokens=0)])[0].parts[0].text == ""
@@ -181,7 +181,7 @@ def test_a_part_of_known_size_has_as_many_values_as_cells_and_keeps_the_known_on
     known = np.array([False, True, False, False, True, False])
     grid = Grid(np.arange(6) * 10, cells, (1, 2, 3), known=known)
     drawn = iter(range(1, 7))
-    head = SimpleNamespace(draw=lambda *_: torch.tensor([next(drawn)]))
+    head = SimpleNamespace(draw=lambda *_: (torch.tensor([next(drawn)]), torch.zeros(1)))
     ask = Ask(replace(QUICK, max_tokens=2), torch.Generator(), [], [], False)
     sampler = model.speaker.objective.sampler(model.speaker.codec, head, grid, ask)
     assert next(sampler) is None

@@ -20,13 +20,13 @@ LONGEST_FILE = 400
 # The first part of a path in the package, and the floor it lies on. An import never points up.
 FLOORS = (
     "parts config kinds",
-    "sequence attention rotary trunk convnets interpolant solvers sampling similarity cache",
+    "sequence attention rotary trunk convnets interpolant solvers sampling scans chance similarity cache",
     "features quantizers codecs heads objectives",
     "model generate layout designs",
     "data optim parallel board owned stored cluster checkpoint foreign sharing guard diagnosis watch prepare step train"
     " compute memory track clock",
     "judge",
-    "recipes api cli cli_data cli_doctor cli_share curves doctor demo serve __main__ __init__",
+    "recipes chain api cli cli_data cli_doctor cli_share curves doctor demo serve __main__ __init__",
 )
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names.split()}
 APART = ("codecs", "heads", "objectives")

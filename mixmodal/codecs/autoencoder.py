@@ -1,6 +1,9 @@
 """Pictures as a small grid of vectors, quantized or not, and back, by convolutions: what a tokenizer is made of.
 
-Trained here as pixels in and pixels out; its codes are what `codes` reads and writes.
+Trained here as pixels in and pixels out; its codes are what `codes` reads and writes, its vectors what `latents` does.
+
+Source:  vectors drawn around a mean and held near a normal law ("KL"): Kingma & Welling 2013 (arXiv:1312.6114), as in
+         Rombach et al. 2022 (arXiv:2112.10752).
 """
 
 from __future__ import annotations
@@ -14,8 +17,9 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mixmodal.chance import normal
 from mixmodal.config import options
-from mixmodal.convnets import Conv, by_size, to_canvas, to_patches
+from mixmodal.convnets import Conv, by_size, to_canvas
 from mixmodal.kinds import kind_of
 from mixmodal.sequence import Grid
 
@@ -26,7 +30,8 @@ class Config:
 
     Units:   `shrink` is how many pixels along a side one position stands for, a power of 2; `features` the channels on
              the grid, `blocks` the residual blocks there; `vector` the numbers of a position where there is no
-             `quantizer`, which is {"kind": file name, option: value}.
+             `quantizer`, which is {"kind": file name, option: value}; then `kl` > 0 draws them in training, and weighs
+             how far their law is from a normal one.
     """
 
     shrink: int = 4
@@ -34,6 +39,7 @@ class Config:
     features: int = 64
     blocks: int = 2
     vector: int = 10
+    kl: float = 0.0
     quantizer: dict[str, Any] = field(default_factory=dict)
 
 
@@ -121,7 +127,14 @@ class Codec(nn.Module):
             module = kind_of("quantizers", config.quantizer)
             chosen = options(module.Config, config.quantizer, "codec.quantizer")
             self.quantizer, vector = module.build(chosen), chosen.width
-        self.encoder, self.decoder = Encoder(config, vector), Decoder(config, vector)
+            if config.kl:
+                raise ValueError("codec.kl is for vectors that nothing quantizes: set it to 0, or take no quantizer")
+        self.vector, drawn = vector, config.kl > 0
+        self.encoder, self.decoder = Encoder(config, vector << drawn), Decoder(config, vector)
+        if self.quantizer is None:  # what others divide by, so that each number spans as much as noise does
+            self.mean, self.square = (nn.Parameter(torch.full((vector,), v), requires_grad=False) for v in (0.0, 1.0))
+            self.steps = nn.Parameter(torch.zeros(1), requires_grad=False)
+        self._seen: list[Tensor] = []  # of this step: numbers of vectors, sums, sums of squares
 
     def encode(self, part: Any) -> Grid:
         """Patches of pixels in raster order; a part that they do not divide is padded with its edge."""
@@ -182,13 +195,28 @@ class Codec(nn.Module):
             (to_canvas(fields["values"][at], rows, columns, patch), at) for rows, columns, at in by_size(fields["size"])
         ]
 
-    def forward(self, pictures: Tensor, progress: float = 1.0) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
-        """Pictures as they come back, their codes, and what the quantizer adds to the loss.
+    def forward(
+        self, pictures: Tensor, progress: float = 1.0, chance_n: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
+        """Pictures as they come back, their codes, and what vectors add to the loss; with `chance_n` they are drawn.
 
         Shapes:  [n, C, H, W] -> [n, C, H, W], [n * positions, G].
         """
-        vectors = self.encoder(pictures)
-        codes, losses = None, {}
+        vectors, codes, losses = self.encoder(pictures), None, {}
+        if self.config.kl:
+            vectors, log_n = vectors.float().chunk(2, 1)
+            log_n = log_n.clamp(-20, 10)  # of the variance
+            losses["kl"] = self.config.kl * 0.5 * (vectors.square() + log_n.exp() - 1 - log_n).mean()
+            if chance_n is not None:
+                vectors = vectors + (0.5 * log_n).exp() * normal(chance_n, vectors[0].numel()).view(vectors.shape)
+        if self.quantizer is None and self.training and torch.is_grad_enabled():
+            flat_DN = vectors.detach().float().movedim(1, 0).flatten(1)
+            self._seen.append(
+                torch.stack(
+                    (flat_DN.new_full((self.vector,), flat_DN.shape[1]), flat_DN.sum(1), flat_DN.square().sum(1))
+                )
+            )
+            vectors = vectors.to(pictures.dtype)
         if self.quantizer is not None:
             n, _, rows, columns = vectors.shape
             flat_ND = rearrange(vectors, "n d h w -> (n h w) d")
@@ -196,14 +224,88 @@ class Codec(nn.Module):
             vectors = rearrange(values_ND, "(n h w) d -> n d h w", n=n, h=rows, w=columns).to(vectors.dtype)
         return self.decoder(vectors), codes, losses
 
+    @torch.no_grad()
+    def moved(self, ranks: Any, taken: bool) -> None:
+        """Move the moments of vectors that nothing quantizes by what the last step saw on all ranks."""
+        seen, self._seen = self._seen, []
+        if self.quantizer is not None or not taken:
+            return
+        sums = torch.stack(seen).sum(0) if seen else torch.zeros(3, self.vector, device=self.mean.device)
+        number, total, square = ranks.total(sums)
+        if number[0] > 0:
+            self.steps += 1
+            share = max(0.02, 1 / float(self.steps))
+            self.mean.lerp_(total / number, share)
+            self.square.lerp_(square / number, share)
+
+    @torch.no_grad()
+    def latents(self, part: Any) -> np.ndarray:
+        """The vectors of a part, fp32, those of no quantizer normed. What is not `known` is greyed before.
+
+        Shapes:  -> [1, h, w, vector].
+        """
+        array, shrink = part.array()[0], self.config.shrink
+        if part.known is not None:
+            seen = array[part.known]
+            array = np.where(part.known[..., None], array, seen.mean(0) if len(seen) else np.float32(0))
+        missing = [(-side) % shrink for side in array.shape[:2]]
+        padded = np.pad(array, [(0, missing[0]), (0, missing[1]), (0, 0)], mode="edge")
+        picture = torch.from_numpy(np.ascontiguousarray(padded.transpose(2, 0, 1), np.float32))[None]
+        found = self.encoder(picture.to(self.encoder.last.device)).float()[:, : self.vector].movedim(1, -1)
+        if self.quantizer is None:
+            found = (found - self.mean) / self._deviation()
+        return found.cpu().numpy()
+
+    def known(self, part: Any) -> np.ndarray | None:
+        """Which positions of a part are known: those all of whose pixels are.
+
+        Shapes:  -> [1, h, w], or None where all are.
+        """
+        if part.known is None:
+            return None
+        shrink = self.config.shrink
+        padding = [(0, (-side) % shrink) for side in part.known.shape]
+        mask = np.pad(part.known, padding, mode="edge")
+        return rearrange(mask, "(h p) (w q) -> 1 h w (p q)", p=shrink, q=shrink).all(-1)
+
+    @torch.no_grad()
+    def pictures(self, latents: np.ndarray) -> np.ndarray:
+        """The array that vectors, as `latents` gives them, decode to.
+
+        Shapes:  [1, h, w, vector] -> [1, H, W, C].
+        """
+        vectors = torch.from_numpy(np.ascontiguousarray(latents, np.float32)).to(self.encoder.last.device)
+        if self.quantizer is None:
+            vectors = vectors * self._deviation() + self.mean
+        return self.decoder(vectors.movedim(-1, 1)).clamp(-1, 1).movedim(1, -1).cpu().numpy()
+
+    def _deviation(self) -> Tensor:
+        return (self.square - self.mean.square()).clamp(min=1e-8).sqrt()
+
     def rebuilt(self, part: Any) -> Any:
         """The part as it comes back."""
-        grid = self.encode(part)
-        fields = {name: torch.from_numpy(values) for name, values in self.fields(grid).items()}
-        ((pictures, _),) = self.canvases(fields)
-        weight = next(self.parameters())
-        made = self(pictures.to(weight.device))[0].float().clamp(-1, 1)
-        return self.decode(to_patches(made, (self.config.shrink,) * 2).cpu().numpy(), grid, part)
+        latents = self.latents(part)
+        if self.quantizer is not None:
+            latents = self.from_codes(self.to_codes(latents), latents.shape)
+        return part.with_array(self.pictures(latents))
+
+    @torch.no_grad()
+    def to_codes(self, latents: np.ndarray) -> np.ndarray:
+        """The codes of vectors in raster order.
+
+        Shapes:  [1, h, w, vector] -> [h * w, G].
+        """
+        flat = torch.from_numpy(latents).reshape(-1, self.vector).to(self.encoder.last.device)
+        return self.quantizer(flat).codes_NG.cpu().numpy()
+
+    @torch.no_grad()
+    def from_codes(self, codes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """The vectors that codes stand for.
+
+        Shapes:  [h * w, G] -> `shape`, [1, h, w, vector].
+        """
+        found = self.quantizer.lookup(torch.from_numpy(codes).to(self.encoder.last.device))
+        return found.float().cpu().numpy().reshape(shape)
 
 
 def build(config: Config, width: int) -> Codec:

@@ -12,10 +12,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 
 from mixmodal.config import Recipe
-from mixmodal.parts import Document, Text
+from mixmodal.parts import MEDIA, Document, Text
 from mixmodal.sequence import Grid
 
 BEGIN, END = "<|begin|>", "<|end|>"
+TASK, MIXED = "to:", "mixed"  # a task is named by the medium that is wanted, or by there being several
 LARGEST_SIZE = 128  # cells along one side of a part that is announced
 
 
@@ -25,6 +26,7 @@ class Config:
 
     Units:   `learned` > 0 adds a learned place to the first so many tokens of a part, beside the rotary one: rotary
              places are relative, and which letter of a word stands where in a picture is not.
+             With `tasks` a document opens with a token for what is wanted of it: one medium, or several.
              `kept` > 0 keeps the first so many rows of the table, and of a head over it, as they are: what the rows
              behind them learn stands beside, in `table_added`.
     """
@@ -32,6 +34,7 @@ class Config:
     tokenizer: str = ""
     vocabulary: int = 0
     learned: int = 0
+    tasks: bool = False
     kept: int = 0
 
 
@@ -47,12 +50,14 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> str:
     return tokenizer.to_str()
 
 
-def with_specials(tokenizer: str, media: Iterable[str]) -> Config:
-    """The codec's options for a tokenizer.json, its vocabulary extended by begin, end, sizes and the given media."""
+def with_specials(tokenizer: str, media: Iterable[str], tasks: bool = False) -> Config:
+    """The options for a tokenizer.json, its vocabulary extended by begin, end, sizes, the given media, and tasks."""
     loaded = Tokenizer.from_str(tokenizer)
     named = [BEGIN, END, *(mark for medium in sorted(media) for mark in (f"<|{medium}|>", f"<|/{medium}|>"))]
+    if tasks:
+        named += [f"<|{TASK}{task}|>" for task in (*sorted({*media, Text.medium}), MIXED)]
     loaded.add_special_tokens([*named, *(f"<|{n}|>" for n in range(1, LARGEST_SIZE + 1))])
-    return Config(loaded.to_str(), loaded.get_vocab_size())
+    return Config(loaded.to_str(), loaded.get_vocab_size(), tasks=tasks)
 
 
 def prepare(config: Config, documents: Iterable[Document], media: Iterable[str], recipe: Recipe) -> Config:
@@ -65,7 +70,7 @@ def prepare(config: Config, documents: Iterable[Document], media: Iterable[str],
     else:
         texts = (part.text for document in documents for part in document.parts if part.medium == Text.medium)
         tokenizer = train_tokenizer(texts, recipe.vocabulary)
-    return replace(with_specials(tokenizer, media), learned=config.learned, kept=config.kept)
+    return replace(with_specials(tokenizer, media, config.tasks), learned=config.learned, kept=config.kept)
 
 
 class Codec(nn.Module):
@@ -87,7 +92,7 @@ class Codec(nn.Module):
         self.table.weight.requires_grad_(not self.kept)
         self.table_added = nn.Parameter(torch.zeros(self.vocabulary - self.kept, width)) if self.kept else None
         self.place = nn.Parameter(torch.randn(config.learned, width) * 0.8) if config.learned else None
-        self.begin, self.end = self._id(BEGIN), self._id(END)
+        self.begin, self.end, self.tasks = self._id(BEGIN), self._id(END), config.tasks
         self._sizes = {n: self._id(f"<|{n}|>") for n in range(1, LARGEST_SIZE + 1)}
         self._of_size = {token: n for n, token in self._sizes.items()}
 
@@ -114,6 +119,24 @@ class Codec(nn.Module):
         """Coordinates of the positions, relative to where the part begins."""
         return grid.cells
 
+    def begins(self, parts: Iterable[Any]) -> list[int]:
+        """The tokens that a document of such parts begins with: with `tasks`, one that says what is wanted of it.
+
+        A text in front of what is wanted is no task, though it may be learned too.
+        """
+        if not self.tasks:
+            return [self.begin]
+        wanted = [part.medium for part in parts if part.wanted]
+        while len(wanted) > 1 and wanted[0] == Text.medium:
+            wanted.pop(0)
+        task = wanted[0] if len(set(wanted)) == 1 else MIXED
+        return [self.begin, self._id(f"<|{TASK}{task}|>")]
+
+    def beginnings(self) -> list[int]:
+        """Every token that may begin a document, and stands nowhere else."""
+        tasks = (f"<|{TASK}{task}|>" for task in (*MEDIA, MIXED)) if self.tasks else ()
+        return [self.begin, *(n for task in tasks if (n := self.tokenizer.token_to_id(task)) is not None)]
+
     def opening(self, medium: str, size: tuple[int, int, int]) -> list[int]:
         """The header of a part: begin of its medium, then rows and columns (and frames, where there are several).
 
@@ -136,7 +159,7 @@ class Codec(nn.Module):
         """The medium that `token` begins, if it begins one."""
         mark = self.tokenizer.id_to_token(int(token)) or ""
         inside = mark[2:-2] if mark.startswith("<|") and mark.endswith("|>") and mark not in (BEGIN, END) else ""
-        return inside if inside and not inside.startswith("/") and not inside.isdigit() else None
+        return inside if inside and not inside.startswith(("/", TASK)) and not inside.isdigit() else None
 
     def side(self, token: int) -> int | None:
         """The number of cells that `token` announces, if it announces one."""

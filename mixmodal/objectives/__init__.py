@@ -13,6 +13,7 @@ An objective has
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,3 +62,14 @@ class Block:
     run: Run
     keep: bool
     branches: int
+
+
+def chances(codec: Any, count: int, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
+    """For each position a number, of which a head makes all that it draws; none for codes, whose laws need no draw.
+
+    Shapes:  {"chance": [count] int64} or nothing; zeros without a generator.
+    """
+    if not codec.blank()["values"].is_floating_point():
+        return {}
+    drawn = np.zeros(count, np.int64) if rng is None else rng.integers(1 << 62, size=count)
+    return {"chance": drawn}

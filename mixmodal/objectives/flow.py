@@ -29,7 +29,8 @@ class Config:
     """Options of flow.
 
     Units:   `clamp` bounds 1 - t from below in the loss weight, `copies` noise levels are trained per part and visit,
-             `noise_scale` is the standard deviation of the noise where the values span [-1, 1].
+             `noise_scale` is the standard deviation of the noise where the values span [-1, 1]; `rounds` is how often
+             each step is taken where some values are known (Lugmayr et al. 2022, arXiv:2201.09865).
     """
 
     prediction: str = "x"
@@ -38,6 +39,7 @@ class Config:
     noise_scale: float = 1.0
     copies: int = 1
     time: str = "add"
+    rounds: int = 4
 
     def __post_init__(self) -> None:
         if self.prediction not in PREDICTIONS:
@@ -176,14 +178,34 @@ class Objective(nn.Module):
     def sampler(self, codec: Any, head: Any, grid: Grid, ask: Ask) -> Generator[Block, list[Tensor], np.ndarray]:
         """The values at the end of the path; where `grid.known`, they are kept exactly."""
         settings = ask.settings
-        noise = torch.randn(grid.values.shape, generator=ask.rng) * self.config.noise_scale
-        known = None if grid.known is None else torch.from_numpy(grid.known)
-        solver = SOLVERS[settings.solver](noise, sampling_times(settings.steps, settings.shift))
+        x = torch.randn(grid.values.shape, generator=ask.rng) * self.config.noise_scale
+        times = sampling_times(settings.steps, settings.shift)
+        if grid.known is None:
+            x = yield from self._path(codec, grid, ask, x, times)
+            return x.numpy()
+        known, true = torch.from_numpy(grid.known), torch.from_numpy(grid.values)
+        for now, then in zip(times[:-1], times[1:], strict=True):
+            for again in range(self.config.rounds):
+                noise = torch.randn(x.shape, generator=ask.rng) * self.config.noise_scale
+                if again:  # back by the step just taken: what is made and what is known come to agree
+                    share = now / then
+                    x = share * x + ((1 - now) ** 2 - (share * (1 - then)) ** 2).clamp(min=0).sqrt() * noise
+                # as noisy as all else: in training nothing is clean where its neighbours are not
+                x = torch.where(known, mix(true, noise, now), x)
+                x = yield from self._path(codec, grid, ask, x, torch.stack((now, then)))
+        return torch.where(known, true, x).numpy()
+
+    def _path(
+        self, codec: Any, grid: Grid, ask: Ask, x: Tensor, times: Tensor
+    ) -> Generator[Block, list[Tensor], Tensor]:
+        """Where the flow takes `x` from the first of the times to the last."""
+        settings, bare = ask.settings, Grid(grid.values, grid.cells, grid.size)
+        solver = SOLVERS[settings.solver](x, times)
         x, t = next(solver)
         while True:
             inside = settings.interval[0] <= t <= settings.interval[1]
             branches = 2 if ask.guided and settings.guidance != 1 and inside else 1
-            run = self._noisy("", codec, grid, x.numpy(), t)
+            run = self._noisy("", codec, bare, x.numpy(), t)
             hidden = yield Block(run, keep=False, branches=branches)
             time = torch.full((len(grid.values), 1), t)
             at = slice(-len(time), None)
@@ -196,8 +218,7 @@ class Objective(nn.Module):
             try:
                 x, t = solver.send(guide(found, settings.guidance))
             except StopIteration as end:
-                final = end.value if known is None else torch.where(known, torch.from_numpy(grid.values), end.value)
-                return final.numpy()
+                return end.value
 
 
 def build(config: Config, width: int) -> Objective:

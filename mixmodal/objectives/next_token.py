@@ -10,13 +10,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mixmodal.objectives import Ask, Block, Lay
+from mixmodal.objectives import Ask, Block, Lay, chances
+from mixmodal.scans import scan
 from mixmodal.sequence import Grid, Run
 
 
 @dataclass(frozen=True)
 class Config:
-    """Next token has no options."""
+    """Options of next token.
+
+    `scan` is the order of a part's cells (see `scans.py`); `flat` has each position count on like text, whatever its
+    row and column.
+    """
+
+    scan: str = "raster"
+    flat: bool = False
 
 
 class Objective(nn.Module):
@@ -24,17 +32,36 @@ class Objective(nn.Module):
 
     needs_copy = False
 
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        scan(config.scan, (1, 1, 1))  # a name that does not exist is refused now
+
     def lay(self, stream: str, codec: Any, grid: Grid, lay: Lay) -> list[Run]:
         """One causal run, predicted from one position earlier."""
-        run = self.show(stream, codec, grid, lay.origin)
+        grid = self._scanned(grid)
+        run = self._run(stream, codec, grid, lay.origin)
         count = len(grid.values)
         run.predict_at = np.arange(-1, count - 1)
-        run.predict = {"targets": grid.values, "weights": np.full(count, lay.weight, np.float32)}
+        weights = np.full(count, lay.weight, np.float32)
+        if grid.known is not None:
+            weights = weights * ~grid.known.reshape(count, -1).all(1)
+        run.predict = {"targets": grid.values, "weights": weights} | chances(codec, count, lay.rng)
         return [run]
 
     def show(self, stream: str, codec: Any, grid: Grid, origin: float) -> Run:
         """The values as context, causal."""
-        return Run(stream, codec.fields(grid), codec.coords(grid) + np.float32(origin))
+        return self._run(stream, codec, self._scanned(grid), origin)
+
+    def _run(self, stream: str, codec: Any, grid: Grid, origin: float, first: int = 0) -> Run:
+        coords = codec.coords(grid)
+        if self.config.flat:
+            coords = np.arange(first, first + len(grid.values), dtype=np.float32)[:, None].repeat(3, axis=1)
+        return Run(stream, codec.fields(grid), coords + np.float32(origin))
+
+    def _scanned(self, grid: Grid) -> Grid:
+        """The grid with its cells in the order of the scan."""
+        return grid if self.config.scan == "raster" else _taken(grid, scan(self.config.scan, grid.size))
 
     def blank(self, codec: Any) -> dict[str, Tensor]:
         """One embedding slot of no meaning."""
@@ -42,7 +69,8 @@ class Objective(nn.Module):
 
     def blank_predict(self, codec: Any) -> dict[str, Tensor]:
         """One prediction of weight 0."""
-        return {"targets": codec.blank()["values"], "weights": torch.zeros(1)}
+        chance = {name: torch.from_numpy(values) for name, values in chances(codec, 1).items()}
+        return {"targets": codec.blank()["values"], "weights": torch.zeros(1)} | chance
 
     def embed(self, codec: Any, fields: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         """What the codec embeds.
@@ -52,8 +80,8 @@ class Objective(nn.Module):
         return codec.embed(fields, dtype)
 
     def losses(self, codec: Any, head: Any, hidden_ND: Tensor, fields: dict[str, Tensor]) -> dict:
-        """Sum and count of the weighted cross-entropy."""
-        loss_N = head.loss(hidden_ND, fields["targets"])
+        """Sum and count of the weighted loss of the head: for a categorical one, the cross-entropy."""
+        loss_N = head.loss(hidden_ND, fields["targets"], fields.get("chance"))
         return {"nll": ((loss_N * fields["weights"]).sum(), fields["weights"].sum())}
 
     def sampler(self, codec: Any, head: Any, grid: Grid, ask: Ask) -> Generator[Block | None, list[Tensor], np.ndarray]:
@@ -62,24 +90,37 @@ class Objective(nn.Module):
         The first thing it yields is None: it asks for the hidden state of the last kept position.
         """
         values: list[np.ndarray] = []
-        sized = len(grid.values)
-        hidden = (yield None)[0][-1:]
+        sized, scanned = len(grid.values), self._scanned(grid)
+        branches = 2 if ask.guided and ask.settings.guidance != 1 else 1
+        hidden = yield None
         while len(values) < (sized or ask.settings.max_tokens):
             number = len(values)
-            value = head.draw(hidden, ask.settings, ask.rng, ask.banned).cpu().numpy()
-            if grid.known is not None:
-                value = np.where(grid.known[number : number + 1], grid.values[number : number + 1], value)
+            drawn, _ = head.draw([h[-1:] for h in hidden[:branches]], ask.settings, ask.rng, ask.banned)
+            value = drawn.cpu().numpy()
+            if scanned.known is not None:
+                value = np.where(scanned.known[number : number + 1], scanned.values[number : number + 1], value)
             values.append(value)
             if ask.stops and int(value[0]) in ask.stops:
                 break
             if sized:
-                run = self.show("", codec, Grid(value, grid.cells[number : number + 1], grid.size), 0)
+                at = slice(number, number + 1)
+                run = self._run("", codec, Grid(value, scanned.cells[at], grid.size), 0, number)
             else:
                 run = self.show("", codec, codec.grid(value, number), 0)
-            hidden = (yield Block(run, keep=True, branches=1))[0][-1:]
-        return np.concatenate(values) if values else grid.values
+            hidden = yield Block(run, keep=True, branches=branches)
+        if not values:
+            return grid.values
+        made = np.concatenate(values)
+        if sized and self.config.scan != "raster":
+            made[scan(self.config.scan, grid.size)] = made.copy()
+        return made
+
+
+def _taken(grid: Grid, order: np.ndarray) -> Grid:
+    counted, known = (None if values is None else values[order] for values in (grid.counted, grid.known))
+    return Grid(grid.values[order], grid.cells[order], grid.size, counted, known)
 
 
 def build(config: Config, width: int) -> Objective:
     """The objective for a trunk of `width`."""
-    return Objective()
+    return Objective(config)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mixmodal.features import RandomFeatures
-from mixmodal.objectives import Ask, Block, Lay
+from mixmodal.objectives import Ask, Block, Lay, chances
 from mixmodal.sequence import Grid, Run
 from mixmodal.similarity import ssim
 
@@ -42,10 +42,14 @@ class Objective(nn.Module):
         run = self.show(stream, codec, grid, lay.origin)
         count = len(grid.values)
         run.predict_at = np.arange(count)
-        run.predict = run.embed | {
-            "progress": np.full(count, lay.progress, np.float32),
-            "weights": np.full(count, lay.weight, np.float32),
-        }
+        run.predict = (
+            run.embed
+            | {
+                "progress": np.full(count, lay.progress, np.float32),
+                "weights": np.full(count, lay.weight, np.float32),
+            }
+            | chances(codec, count, lay.rng)
+        )
         return [run]
 
     def show(self, stream: str, codec: Any, grid: Grid, origin: float) -> Run:
@@ -58,7 +62,11 @@ class Objective(nn.Module):
 
     def blank_predict(self, codec: Any) -> dict[str, Tensor]:
         """One prediction of weight 0."""
-        return codec.blank() | {"progress": torch.zeros(1), "weights": torch.zeros(1)}
+        return codec.blank() | {
+            "progress": torch.zeros(1),
+            "weights": torch.zeros(1),
+            "chance": torch.zeros(1, dtype=torch.int64),
+        }
 
     def embed(self, codec: Any, fields: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         """What the codec embeds.
@@ -77,7 +85,8 @@ class Objective(nn.Module):
             if not real.any():
                 continue
             true, weight_n = pictures[real], weight_n[real]
-            made, _, added = codec(true.to(hidden_ND.dtype), float(fields["progress"][at_N[0]]))
+            chance_n = fields["chance"][at_N].view(len(pictures), -1)[real, 0] if torch.is_grad_enabled() else None
+            made, _, added = codec(true.to(hidden_ND.dtype), float(fields["progress"][at_N[0]]), chance_n)
             made = made.float()
             found = {"absolute": (made - true).abs().flatten(1).mean(1) * config.absolute}
             if config.structure:

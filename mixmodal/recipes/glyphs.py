@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mixmodal.config import OptimConfig, Recipe
-from mixmodal.designs import lossless
+from mixmodal.designs import lossless, small_trunk
 
 TASKS = {"write": 0.5, "read": 0.5}
 FLOW = {
@@ -35,7 +35,7 @@ def glyphs_grid() -> Recipe:
     """
     return Recipe(
         name="glyphs_grid",
-        model=lossless.model(lossless.small_trunk(5), flow=FLOW, codec={"ends": 16}, places=24, picture_weight=3.0),
+        model=lossless.model(small_trunk(5), flow=FLOW, codec={"ends": 16}, places=24, picture_weight=3.0),
         sources={
             "short": _words("grid", 0.97, short=True, until=0.4),
             "grid": _words("grid", 0.8, **{"from": 0.4}),
@@ -61,7 +61,7 @@ def glyphs_line() -> Recipe:
     """
     return Recipe(
         name="glyphs_line",
-        model=lossless.model(lossless.small_trunk(5), flow=FLOW, codec={"ends": 16}, places=24, picture_weight=3.0),
+        model=lossless.model(small_trunk(5), flow=FLOW, codec={"ends": 16}, places=24, picture_weight=3.0),
         sources={
             "short": _words("grid", 0.97, short=True, until=0.2),
             "grid": _words("grid", 0.7, until=0.45, **{"from": 0.2}),

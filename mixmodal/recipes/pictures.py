@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from mixmodal.config import OptimConfig, Recipe
-from mixmodal.designs import lossless
+from mixmodal.designs import lossless, small_trunk
 
 
 def _recipe(name: str, source: dict[str, Any], *, steps: int, length: int = 192, side: int = 32) -> Recipe:
     """Pictures and their names, both ways."""
-    trunk = lossless.small_trunk(6)
+    trunk = small_trunk(6)
     flow = {"copies": 4, "clamp": 0.1, "time_law": {"mean": 0.0, "std": 1.2}}
     return Recipe(
         name=name,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mixmodal.config import OptimConfig, Recipe
-from mixmodal.designs import lossless
+from mixmodal.designs import lossless, small_trunk
 
 FLOW = {
     "copies": 4,
@@ -29,7 +29,7 @@ def scenes_two() -> Recipe:
     single = {"kind": "scenes", "level": "two", "size": 16, "kinds": {"single": 1.0}}
     return Recipe(
         name="scenes_two",
-        model=lossless.model(lossless.small_trunk(5), flow=FLOW, codec={"ends": 16, "quick": True}, picture_weight=3.0),
+        model=lossless.model(small_trunk(5), flow=FLOW, codec={"ends": 16, "quick": True}, picture_weight=3.0),
         sources={
             "first": {**single, "share": 0.97, "until": 0.14},
             "two": {"kind": "scenes", "level": "two", "share": 0.87, "from": 0.14},
@@ -57,7 +57,7 @@ def scenes_full() -> Recipe:
     single = {"kind": "scenes", "level": "one", "size": 16}
     return Recipe(
         name="scenes_full",
-        model=lossless.model(lossless.small_trunk(6), flow=FLOW, codec={"ends": 16}, picture_weight=3.0),
+        model=lossless.model(small_trunk(6), flow=FLOW, codec={"ends": 16}, picture_weight=3.0),
         sources={
             "first": {**single, "share": 0.97, "until": 0.08},
             "full": {"kind": "scenes", "level": "full", "kinds": kinds, "share": 0.87, "from": 0.08},

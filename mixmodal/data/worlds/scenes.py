@@ -28,7 +28,7 @@ PROMPT_WEIGHT = 0.04  # loss weight of a text that mostly serves as a prompt
 KINDS = ("single", "group", "pair", "groups", "crowd")
 COUNTS = {"group": (1, 2, 3, 4), "groups": (1, 2, 3, 4), "crowd": (2, 3, 4)}  # of a group; 1 in the other kinds
 SPLITS = ("train", "heldout", "unseen")
-TASKS = ("draw", "describe", "ask", "compare", "edit", "story")
+TASKS = ("draw", "describe", "ask", "compare", "edit", "story", "look")
 
 
 @dataclass(frozen=True)
@@ -181,6 +181,10 @@ class Scenes:
         scene = self.draw(rng)
         parts = (Text(self.caption(scene), weight=PROMPT_WEIGHT), Image(self.render(scene)))
         return parts, _about("draw", scene)
+
+    def _look(self, rng) -> tuple[tuple, dict]:
+        scene = self.draw(rng)
+        return (Image(self.render(scene)),), _about("look", scene)
 
     def _describe(self, rng) -> tuple[tuple, dict]:
         """In reading order, what is on the left or on top first: told in either order, half of what a caption has to

@@ -1,0 +1,93 @@
+"""One recipe for every design, all on the world that `scenes_two` learns: same trunk, data, optimizer and steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mixmodal.config import ModelConfig, OptimConfig, Recipe
+from mixmodal.designs import chameleon, fuyu, lossless, mar, maskgit, showo, small_trunk, tokenizer, transfusion
+
+CODES, LATENTS = {"from": "recipe:tokenizer_scenes"}, {"from": "recipe:tokenizer_scenes_kl"}
+TWO = {"kind": "scenes", "level": "two"}
+
+
+def _tokenizer(name: str, **nets: Any) -> Recipe:
+    look = {**TWO, "tasks": {"look": 1.0}}
+    return Recipe(
+        name=name,
+        model=tokenizer.model(**nets),
+        sources={"scenes": look},
+        valid={"scenes": {**look, "split": "heldout"}},
+        optim=OptimConfig(filter_rate=0.03, rate=0.002, newton_schulz=3, warmup=10, decay=0.9),
+        rows=32,
+        length=72,
+        steps=1_500,
+        every=1_500,
+        compile=False,
+    )
+
+
+def tokenizer_scenes() -> Recipe:
+    """Scenes of two objects as 8 x 8 codes out of 1,024."""
+    return _tokenizer("tokenizer_scenes", quantizer={"kind": "vq", "size": 1024, "width": 8})
+
+
+def tokenizer_scenes_kl() -> Recipe:
+    """Scenes of two objects as 8 x 8 vectors of four numbers, held near a normal law."""
+    return _tokenizer("tokenizer_scenes_kl", codec={"vector": 4, "kl": 1e-4})
+
+
+def _recipe(name: str, model: ModelConfig, tasks: dict[str, float] | None = None, **more: Any) -> Recipe:
+    asked = {"tasks": tasks} if tasks else {}
+    kept = {
+        "sources": {"two": {**TWO, **asked, "share": 0.98}, "prose": {"kind": "prose", "share": 0.02}},
+        "valid": {"two": {**TWO, **asked, "split": "heldout"}},
+        "optim": OptimConfig(matrix_rate=0.012, newton_schulz=3),
+        "steps": 1_000,
+        "rows": 16,
+        "length": 192,
+        "every": 2_000,
+        "guidance": 2.0,
+    }
+    return Recipe(name=name, model=model, **{**kept, **more})
+
+
+def chameleon_two() -> Recipe:
+    """Chameleon: one vocabulary of words and codes, next token."""
+    return _recipe("chameleon_two", chameleon.model(small_trunk(5), nets=CODES))
+
+
+def showo_two() -> Recipe:
+    """Show-o: words by next token, codes masked."""
+    return _recipe("showo_two", showo.model(small_trunk(5), nets=CODES))
+
+
+def maskgit_two() -> Recipe:
+    """MaskGIT: masked codes on a caption."""
+    return _recipe("maskgit_two", maskgit.model(small_trunk(5), nets=CODES), {"draw": 1.0})
+
+
+def transfusion_two() -> Recipe:
+    """Transfusion: words by next token, latents by flow."""
+    return _recipe("transfusion_two", transfusion.model(small_trunk(5), nets=LATENTS))
+
+
+def mar_two() -> Recipe:
+    """MAR on latents: masked, each drawn by a small flow."""
+    return _recipe("mar_two", mar.model(small_trunk(5), nets=LATENTS))
+
+
+def mar_pixels_two() -> Recipe:
+    """MAR on raw patches of 4 x 4 pixels."""
+    return _recipe("mar_pixels_two", mar.model(small_trunk(5), patch=4))
+
+
+def lossless_two() -> Recipe:
+    """Lossless: words by next token, raw patches by flow; what the others are compared with."""
+    flow = {"copies": 4, "clamp": 0.1, "time_law": {"mean": -0.8, "std": 1.2}}
+    return _recipe("lossless_two", lossless.model(small_trunk(5), flow=flow, picture_weight=3.0))
+
+
+def fuyu_two() -> Recipe:
+    """Fuyu: raw patches in, words out."""
+    return _recipe("fuyu_two", fuyu.model(small_trunk(5)), {"describe": 1.0})
