@@ -77,6 +77,20 @@ class Loaded:
         made = self.generate(documents, self.settings(**chosen), seed)
         return [Picture.fromarray(document.parts[-1].pixels) for document in made]
 
+    def fill(
+        self, picture: Image, prompt: str = "", *, n: int = 1, seed: int = 0, **chosen: Any
+    ) -> list[Picture.Image]:
+        """`n` pictures that keep what is known of this one to the bit, the rest drawn to fit it and the prompt.
+
+        `picture` is made by `hidden`, `grown`, `varied` or `masked` of `mixmodal.filling`, or by hand.
+        Raises:  ValueError if nothing is said to be known.
+        """
+        if picture.known is None or picture.pixels is None:
+            raise ValueError("nothing of the picture is said to be known: make it with mixmodal.filling, or use sample")
+        parts = (Text(prompt), picture) if prompt else (picture,)
+        made = self.generate([Document(parts)] * n, self.settings(**chosen), seed)
+        return [Picture.fromarray(document.parts[-1].pixels) for document in made]
+
     def caption(self, pictures: Any, *, prompt: str = "", seed: int = 0, fit: bool = True, **chosen: Any) -> list[str]:
         """What the model writes about each picture (a path, a PIL picture, or a uint8 array); after `prompt`, if given.
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
-from tyro.conf import Positional, arg, subcommand
+from tyro.conf import Positional, subcommand
 
 from mixmodal.cli_data import Data
 from mixmodal.cli_doctor import Doctor
+from mixmodal.cli_draw import Fill, Sample
 from mixmodal.cli_share import Import, Merge, Push
 
 if TYPE_CHECKING:
@@ -97,54 +98,6 @@ class Train:
 
 
 @dataclass
-class Sample:
-    """Draw pictures for prompts."""
-
-    model: Positional[str]
-    """A run's folder, a model's folder, or builtin:NAME."""
-    prompt: Positional[tuple[str, ...]]
-    """What to draw."""
-    n: int = 1
-    """How many for each prompt."""
-    size: str = ""
-    """SIDE or HEIGHTxWIDTH in pixels; the model's own unless given."""
-    steps: int | None = None
-    """Evaluations of the model for one picture."""
-    guidance: float | None = None
-    """How strongly the prompt is followed; 1 is plain."""
-    seed: int = 0
-    """The same seed on the same machine gives the same pictures."""
-    output: Annotated[Path, arg(aliases=["-o"])] = Path("sample.png")
-    """File for one picture; with several, a number is added to its name."""
-    scale: int = 1
-    """Enlarge the saved pictures by this factor."""
-
-    def run(self) -> None:
-        """Write the pictures."""
-        if not self.prompt:
-            raise ValueError("no prompt was given: write what to draw, in quotation marks")
-        from mixmodal.api import load
-
-        size = None
-        if self.size:
-            sides = self.size.lower().split("x")
-            if len(sides) > 2 or not all(side.isdecimal() and int(side) for side in sides):
-                raise ValueError(f"--size is {self.size!r}: write SIDE or HEIGHTxWIDTH, for example 32 or 24x48")
-            size = (int(sides[0]), int(sides[-1]))
-        model = load(self.model)
-        pictures = model.sample(
-            self.prompt, n=self.n, size=size, seed=self.seed, steps=self.steps, guidance=self.guidance
-        )
-        self.output.parent.mkdir(parents=True, exist_ok=True)
-        for number, picture in enumerate(pictures):
-            name = self.output if len(pictures) == 1 else self.output.with_stem(f"{self.output.stem}_{number}")
-            if self.scale > 1:
-                picture = picture.resize((picture.width * self.scale, picture.height * self.scale), 0)
-            picture.save(name)
-            print(f"{name}  {self.prompt[number // self.n]}")
-
-
-@dataclass
 class Caption:
     """Write about pictures."""
 
@@ -180,7 +133,7 @@ class Eval:
     model: Positional[str]
     """A run's folder, a model's folder, or builtin:NAME."""
     suite: str
-    """Name of a suite: scenes or glyphs."""
+    """Name of a suite: scenes, inpainting, glyphs or reconstruction."""
     n: int = 500
     """How many are asked in each direction."""
     json: Path | None = None
@@ -284,6 +237,7 @@ class Demo:
 Command = (
     Annotated[Train, subcommand("train")]
     | Annotated[Sample, subcommand("sample")]
+    | Annotated[Fill, subcommand("fill")]
     | Annotated[Caption, subcommand("caption")]
     | Annotated[Eval, subcommand("eval")]
     | Annotated[Info, subcommand("info")]
