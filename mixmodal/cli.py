@@ -171,7 +171,7 @@ class Eval:
         print("\n".join(lines(scores)))
         if self.json:
             self.json.parent.mkdir(parents=True, exist_ok=True)
-            write_json(self.json, {"model": self.model, **scores})
+            write_json(self.json, {"model": self.model, "steps": loaded.about.get("steps"), **scores})
 
 
 @dataclass

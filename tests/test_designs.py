@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -320,3 +320,13 @@ def test_a_codec_without_its_tokenizer_says_how_to_get_one():
     for codec, found in (("codes", LATENTS), ("latents", CODES)):
         with pytest.raises(ValueError, match=r"set codec\.nets\.from to the folder of a trained"):
             kind_of("codecs", {"kind": codec}).build(kind_of("codecs", {"kind": codec}).Config(found), 64)
+
+
+def test_the_table_of_the_readme_is_what_the_files_say():
+    root = Path(designs.__file__).parents[2]
+    spec = importlib.util.spec_from_file_location("table_of_designs", root / "docs/designs.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    page = (root / "README.md").read_text("utf8")
+    assert module.written(page) == page, "run: python docs/designs.py"
+    assert all(f"designs/{name}.py" in module.table() for name in set(kinds("designs")) - {"tokenizer"})

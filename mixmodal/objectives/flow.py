@@ -75,7 +75,7 @@ class Objective(nn.Module):
         runs = []
         for copy, t in enumerate(times):
             noise = lay.rng.standard_normal(grid.values.shape, np.float32) * np.float32(config.noise_scale)
-            run = self._noisy(stream, codec, grid, mix(grid.values, noise, np.float32(t)), float(t))
+            run = self.noisy(stream, codec, grid, mix(grid.values, noise, np.float32(t)), float(t))
             run.coords = run.coords + np.float32(lay.origin)
             run.private = lay.group + copy
             first = len(run) - len(grid.values)
@@ -95,7 +95,8 @@ class Objective(nn.Module):
         fields["time"] = np.ones(len(grid.values), np.float32)
         return Run(stream, fields, codec.coords(grid) + np.float32(origin), two_way=True)
 
-    def _noisy(self, stream: str, codec: Any, grid: Grid, noisy: np.ndarray, t: float) -> Run:
+    def noisy(self, stream: str, codec: Any, grid: Grid, noisy: np.ndarray, t: float) -> Run:
+        """A private run of noisy values at the time `t`, counted from where the part begins; what is known is clean."""
         if grid.known is not None:
             noisy = np.where(grid.known, grid.values, noisy)
         fields, kind = codec.fields(Grid(noisy, grid.cells, grid.size)), np.full(len(noisy), NOISY)
@@ -108,6 +109,17 @@ class Objective(nn.Module):
         fields["kind"] = kind
         fields["time"] = np.full(len(coords), t, np.float32)
         return Run(stream, fields, coords, fields["time"], two_way=True, private=0)
+
+    def velocity(self, codec: Any, hidden_ND: Tensor, run: Run, noisy_NC: Tensor) -> Tensor:
+        """Where the noisy values of a run go, per unit of time, as its hidden states say.
+
+        Shapes:  [N, D], [N, C] -> [N, C], on the device of `noisy_NC`.
+        """
+        at = slice(-len(noisy_NC), None)  # behind the token of the time, if there is one
+        fields = {n: torch.from_numpy(run.embed[n][at]).to(hidden_ND.device) for n in (*codec.blank(), "time")}
+        predicted = codec.read(hidden_ND[at], fields).to(noisy_NC.device)
+        time_N1 = torch.from_numpy(run.embed["time"][at])[:, None].to(noisy_NC.device)
+        return to_velocity(predicted, noisy_NC, time_N1, self.config.prediction, clamp=self.config.clamp)
 
     def blank(self, codec: Any) -> dict[str, Tensor]:
         """One embedding slot of no meaning."""
@@ -205,16 +217,9 @@ class Objective(nn.Module):
         while True:
             inside = settings.interval[0] <= t <= settings.interval[1]
             branches = 2 if ask.guided and settings.guidance != 1 and inside else 1
-            run = self._noisy("", codec, bare, x.numpy(), t)
+            run = self.noisy("", codec, bare, x.numpy(), t)
             hidden = yield Block(run, keep=False, branches=branches)
-            time = torch.full((len(grid.values), 1), t)
-            at = slice(-len(time), None)
-            names = (*codec.blank(), "time")
-            fields = {name: torch.from_numpy(run.embed[name][at]).to(hidden[0].device) for name in names}
-            found = [
-                to_velocity(codec.read(h[at], fields).cpu(), x, time, self.config.prediction, clamp=self.config.clamp)
-                for h in hidden
-            ]
+            found = [self.velocity(codec, h, run, x) for h in hidden]
             try:
                 x, t = solver.send(guide(found, settings.guidance))
             except StopIteration as end:

@@ -1,0 +1,66 @@
+"""Pictures to noise and back along the flow."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import picture, small_model
+from test_designs import made
+
+from mixmodal.generate import Request, generate
+from mixmodal.inversion import from_noise, to_noise
+from mixmodal.parts import Document, Image, Text
+from mixmodal.sampling import Settings
+
+
+def smooth(flow: dict | None = None):
+    """A model whose prediction hardly depends on its input, so that the path is gentle."""
+    model = small_model(flow={"prediction": "v", **(flow or {})})
+    with torch.no_grad():
+        model.streams["patches"].codec.out.mul_(0.05)
+    return model
+
+
+def documents() -> list[Document]:
+    return [Document((Text("a red circle"), picture(n)), key=n) for n in range(2)]
+
+
+@pytest.mark.parametrize("solver", ["euler", "heun"])
+@pytest.mark.parametrize("time", ["add", "token"])
+def test_noise_leads_back_to_its_picture_and_more_steps_lead_nearer(solver, time):
+    model, errors = smooth({"time": time}), []
+    true = [model.streams["patches"].codec.encode(d.parts[-1]).values for d in documents()]
+    for steps in (2, 16):
+        noise = to_noise(model, documents(), steps, solver)
+        assert not np.allclose(noise[0], true[0], atol=1e-2) and noise[0].shape == true[0].shape
+        back = from_noise(model, documents(), noise, steps, solver)
+        gap = [a.parts[-1].pixels.astype(int) - b.parts[-1].pixels for a, b in zip(documents(), back, strict=True)]
+        errors.append(np.abs(gap).max())
+    assert errors[1] <= 1 and errors[1] <= errors[0]
+
+
+def test_from_noise_is_where_sampling_without_guidance_ends():
+    model = smooth()
+    request = Request(Document((Text("a"), Image(size=(8, 8))), key=3), Settings(steps=4, guidance=1.0, shift=1.0), 5)
+    drawn = generate(model, [request])[0].parts[-1].pixels
+    rng = torch.Generator().manual_seed(5 * 1_000_003 + 3)
+    noise = torch.randn(4, 48, generator=rng).numpy()
+    asked = Document((Text("a"), picture(0)), key=3)
+    found = from_noise(model, [asked], [noise], 4, "euler")[0].parts[-1].pixels
+    assert np.abs(found.astype(int) - drawn).max() <= 1
+
+
+def test_documents_together_go_where_each_goes_alone():
+    model = smooth()
+    together = to_noise(model, documents(), 3)
+    for document, noise in zip(documents(), together, strict=True):
+        assert np.allclose(to_noise(model, [document], 3)[0], noise, atol=1e-5)
+    unlike = [documents()[0], Document((picture(4),), key=4)]
+    assert np.allclose(to_noise(model, unlike, 3)[0], together[0], atol=1e-5)
+
+
+def test_latents_have_a_path_and_codes_have_none():
+    assert to_noise(made("transfusion"), documents(), 2)[0].shape == (4, 16)
+    with pytest.raises(ValueError, match="no velocity to follow"):
+        to_noise(made("showo"), documents(), 2)
