@@ -182,7 +182,7 @@ def _script(model: Model, request: Request, tracks: list[_Track]) -> Script:
         part = parts.pop(0)
         spoken = part.medium == speaker.medium
         opened: str | None = None
-        if part.wanted and part.empty and spoken:
+        if part.wanted and part.empty and spoken and model.writer(part.medium) is speaker:
             part, opened = yield from _speak(model, request, tracks, rng, part, bool(parts) or free > 0)
         elif part.wanted and (part.empty or part.known is not None):
             part = yield from _make(model, request, tracks, rng, part, bool(parts) or free > 0)
@@ -253,9 +253,8 @@ def _sample(model: Model, stream: Stream, sampler: Generator, tracks: list[_Trac
 def _speak(model: Model, request: Request, tracks: list[_Track], rng: torch.Generator, part, more: bool) -> Generator:
     """The part with the speaker's values written, and the medium that it opened, if it ended in doing so."""
     speaker, codec = model.speaker, model.speaker.codec
-    opens = [codec.opening(s.medium, (1, 1, 1))[0] for s in model.streams.values() if s.medium != speaker.medium]
-    closes = [codec.closing(s.medium)[0] for s in model.streams.values() if s.medium != speaker.medium]
-    banned = [*codec.beginnings(), *closes, *codec.size_tokens()] + ([] if more else opens)
+    opens = _openings(model)
+    banned = [token for token in _unwritten(model) if not more or token not in opens]
     ask = Ask(request.settings, rng, banned, [codec.end, *opens], False)
     sampler = speaker.objective.sampler(codec, speaker.head, codec.grid([]), ask)
     values = list((yield from _sample(model, speaker, sampler, tracks)))
@@ -264,17 +263,35 @@ def _speak(model: Model, request: Request, tracks: list[_Track], rng: torch.Gene
     return codec.decode(values[:-1] if ended else values, None, part), opened
 
 
+def _openings(model: Model) -> list[int]:
+    codec, spoken = model.speaker.codec, model.speaker.medium
+    return [codec.opening(s.medium, (1, 1, 1))[0] for s in model.streams.values() if s.medium != spoken]
+
+
+def _unwritten(model: Model) -> list[int]:
+    """The tokens that stand in no text: what begins documents, and what opens, sizes and closes other media."""
+    codec, spoken = model.speaker.codec, model.speaker.medium
+    closes = [codec.closing(s.medium)[0] for s in model.streams.values() if s.medium != spoken]
+    return [*codec.beginnings(), *closes, *codec.size_tokens(), *_openings(model)]
+
+
 def _make(model: Model, request: Request, tracks: list[_Track], rng: torch.Generator, part, more: bool) -> Generator:
     """The part with its values made; a clean copy is shown to what follows."""
     speaker, writer = model.speaker, model.writer(part.medium)
-    if part.extent is None:
+    spoken = part.medium == speaker.medium
+    if spoken:  # it has no size to announce: an end among its values ends it
+        size, ask = (0, 0, 0), Ask(request.settings, rng, _unwritten(model), [speaker.codec.end], False)
+    elif part.extent is None:
         size = yield from _choose_size(model, request, tracks, rng, part.medium)
     else:
         size = writer.codec.cells(part.extent)
         for track in tracks:
             track.add(tokens(speaker, speaker.codec.opening(part.medium, size), track.origin))
-    grid = writer.codec.empty(size) if part.empty else writer.codec.encode(part)
-    ask = Ask(request.settings, rng, [], [], len(tracks) > 1)
+    if not spoken:
+        ask = Ask(request.settings, rng, [], [], len(tracks) > 1)
+    grid = (
+        writer.codec.encode(part) if not part.empty else writer.codec.grid([]) if spoken else writer.codec.empty(size)
+    )
     made = yield from _sample(model, writer, writer.objective.sampler(writer.codec, writer.head, grid, ask), tracks)
     part = writer.codec.decode(made, grid, part)
     if more:

@@ -47,6 +47,8 @@ CELLS = {
     "mar": {"nets": LATENTS},
     "mar pixels": {"patch": 4},
     "fuyu": {"patch": 4},
+    "llada": {"patch": 4, "fill": 16},
+    "llada blocks": {"patch": 4, "fill": 4, "block": 4, "masked": {"copies": 2}},
     "lossless": {"patch": (1, 4, 4)},
 }
 
@@ -55,9 +57,12 @@ def completed(config: ModelConfig) -> ModelConfig:
     """The configuration with a tokenizer of a few words in its speaker."""
     speaker = config.streams[config.speaker]
     media = {stream.medium for stream in config.streams.values()} - {speaker.medium}
-    tokens = with_specials(train_tokenizer(WORDS * 5, 300), media, speaker.codec.get("tasks", False))
-    spelled = {**to_json(tokens), "learned": speaker.codec.get("learned", 0), "kind": speaker.codec["kind"]}
-    return replace(config, streams={**config.streams, config.speaker: replace(speaker, codec=spelled)})
+    tokens = to_json(with_specials(train_tokenizer(WORDS * 5, 300), media, speaker.codec.get("tasks", False)))
+    streams = {
+        name: replace(s, codec={**tokens, **s.codec}) if s.medium == speaker.medium else s
+        for name, s in config.streams.items()
+    }
+    return replace(config, streams=streams)
 
 
 def configured(cell: str) -> ModelConfig:
@@ -203,6 +208,31 @@ def test_one_step_of_masked_draws_the_likeliest_of_all(monkeypatch):
     batch = collate([sequence], [[0]], len(sequence), model.blank())
     hidden = model(batch).flatten(0, 1)[batch.slots["codes"].predict_at]
     assert np.array_equal(stream.head.logits(hidden).argmax(1).numpy(), held[0][:, 0])
+
+
+@torch.no_grad()
+def test_a_later_block_never_changes_what_is_predicted_of_an_earlier_one():
+    model = made("llada blocks")
+    hidden = []
+    for words in ("a big red circle left of", "a big red circle left on"):
+        sequence = model.lay_out(Document((Text(words),), key=1), np.random.default_rng(0))
+        batch = collate([sequence], [[0]], len(sequence), model.blank())
+        slots = batch.slots["words"]
+        hidden.append((slots.predict["targets"], model(batch).flatten(0, 1)[slots.predict_at]))
+    (targets, one), (others, two) = hidden
+    same = (targets != others).float().cumsum(0) == 0  # up to the block in which the texts differ
+    first = int(same.sum()) // 4 * 4 - 4
+    assert first > 2 and len(one) == len(two)
+    close(one[:first], two[:first])
+    assert not torch.equal(one, two)
+
+
+def test_a_filled_text_ends_at_its_first_end_token_and_hides_the_rest():
+    codec = made("llada").streams["words"].codec
+    grid = codec.encode(Text("a big red circle"))
+    assert len(grid.values) % 16 == 0 and grid.values[-1] == codec.end
+    assert codec.decode(grid.values, grid, Text()).text == "a big red circle"
+    assert len(codec.encode(Text("")).values) == 16
 
 
 def test_a_joint_softmax_is_one_over_words_and_codes():

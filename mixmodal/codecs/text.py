@@ -26,6 +26,7 @@ class Config:
 
     Units:   `learned` > 0 adds a learned place to the first so many tokens of a part, beside the rotary one: rotary
              places are relative, and which letter of a word stands where in a picture is not.
+             `fill` > 0 fills a text with end tokens to a multiple of so many, at least one: for who makes it whole.
              With `tasks` a document opens with a token for what is wanted of it: one medium, or several.
              `kept` > 0 keeps the first so many rows of the table, and of a head over it, as they are: what the rows
              behind them learn stands beside, in `table_added`.
@@ -35,6 +36,7 @@ class Config:
     vocabulary: int = 0
     learned: int = 0
     tasks: bool = False
+    fill: int = 0
     kept: int = 0
 
 
@@ -70,7 +72,8 @@ def prepare(config: Config, documents: Iterable[Document], media: Iterable[str],
     else:
         texts = (part.text for document in documents for part in document.parts if part.medium == Text.medium)
         tokenizer = train_tokenizer(texts, recipe.vocabulary)
-    return replace(with_specials(tokenizer, media, config.tasks), learned=config.learned, kept=config.kept)
+    made = with_specials(tokenizer, media, config.tasks)
+    return replace(made, learned=config.learned, fill=config.fill, kept=config.kept)
 
 
 class Codec(nn.Module):
@@ -92,7 +95,7 @@ class Codec(nn.Module):
         self.table.weight.requires_grad_(not self.kept)
         self.table_added = nn.Parameter(torch.zeros(self.vocabulary - self.kept, width)) if self.kept else None
         self.place = nn.Parameter(torch.randn(config.learned, width) * 0.8) if config.learned else None
-        self.begin, self.end, self.tasks = self._id(BEGIN), self._id(END), config.tasks
+        self.begin, self.end, self.tasks, self.fill = self._id(BEGIN), self._id(END), config.tasks, config.fill
         self._sizes = {n: self._id(f"<|{n}|>") for n in range(1, LARGEST_SIZE + 1)}
         self._of_size = {token: n for n, token in self._sizes.items()}
 
@@ -104,7 +107,12 @@ class Codec(nn.Module):
 
     def encode(self, part: Any) -> Grid:
         """Token numbers of the part's text, one a position, standing on the diagonal."""
-        return self.grid(self.tokenizer.encode(part.text, add_special_tokens=False).ids)
+        tokens = self.tokenizer.encode(part.text, add_special_tokens=False).ids
+        return self.grid(tokens + [self.end] * (self.fill - len(tokens) % self.fill if self.fill else 0))
+
+    def filled(self, length: int) -> int:
+        """How many tokens are made at a time: `length`, or one filling where that is 0."""
+        return length or self.fill
 
     def grid(self, tokens: list[int], first: int = 0) -> Grid:
         """The grid of given token numbers, of which the first is number `first` of its part."""
@@ -112,7 +120,9 @@ class Codec(nn.Module):
         return Grid(np.asarray(tokens, np.int64), steps[:, None].repeat(3, axis=1), (len(tokens), 1, 1))
 
     def decode(self, values: np.ndarray, grid: Grid | None, part: Any) -> Any:
-        """The part with the text that the tokens spell."""
+        """The part with the text that the tokens spell, up to an end among them."""
+        ends = np.flatnonzero(np.asarray(values) == self.end)
+        values = values[: ends[0]] if self.fill and len(ends) else values
         return replace(part, text=self.tokenizer.decode([int(v) for v in values], skip_special_tokens=True))
 
     def coords(self, grid: Grid) -> np.ndarray:

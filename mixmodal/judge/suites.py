@@ -91,8 +91,8 @@ def bits_per_byte(exam: Exam) -> float | None:
     for number in range(min(prose.size, PROSE_DOCUMENTS)):
         document = prose.document(number, np.random.default_rng(number))
         sequence = exam.model.lay_out(document, np.random.default_rng(number))
-        batch = collate([sequence], [[0]], len(sequence), {speaker.name: speaker.blank()}).to(device)
-        total, _ = exam.model.losses(batch)[f"{speaker.name}.nll"]
+        batch = collate([sequence], [[0]], len(sequence), exam.model.blank()).to(device)
+        total, _ = exam.model.losses(batch)[f"{exam.model.writer(speaker.medium).name}.nll"]
         nats += float(total)
         spelled += len(document.parts[0].text.encode())
     return nats / spelled / float(np.log(2))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,8 @@ class Config:
              surest ("sure") or anywhere ("random"); `noise` times a Gumbel number, falling to 0 over the steps, is
              added to how sure a draw is; `copies` hidings are trained per part and visit; `fair` weighs each by one
              over its hidden share, so that the loss bounds the likelihood; `least` is the smallest share hidden in
-             training. Values have as many `steps` as the settings say.
+             training. A part is made in as many steps as the settings say; with `block` > 0 in blocks of so many
+             positions, each after the ones before it, each in so many steps (Arriola et al. 2025, arXiv:2503.09573).
     """
 
     schedule: str = "cosine"
@@ -45,6 +46,7 @@ class Config:
     copies: int = 1
     fair: bool = False
     least: float = 0.0
+    block: int = 0
 
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
@@ -56,15 +58,24 @@ class Config:
 class Objective(nn.Module):
     """Partly hidden copies in private two-way groups; a value is predicted where it is hidden."""
 
-    needs_copy = True
-
     def __init__(self, config: Config, width: int) -> None:
         super().__init__()
         self.config = config
+        self.needs_copy = not config.block  # blocks leave their own behind
         self.kind = nn.Parameter(torch.randn(3, width) * 0.5)
 
     def lay(self, stream: str, codec: Any, grid: Grid, lay: Lay) -> list[Run]:
-        """`copies` runs, each private, with stratified shares of their values hidden."""
+        """`copies` runs, each private, with stratified shares of their values hidden; of blocks, each with its copy."""
+        if not self.config.block:
+            return self._hidings(stream, codec, grid, lay)
+        runs: list[Run] = []
+        for block in blocks(grid, self.config.block):
+            group = lay.group + sum(run.private >= 0 for run in runs)
+            runs += self._hidings(stream, codec, block, replace(lay, group=group))
+            runs.append(self.show(stream, codec, block, lay.origin))
+        return runs
+
+    def _hidings(self, stream: str, codec: Any, grid: Grid, lay: Lay) -> list[Run]:
         config, count = self.config, len(grid.values)
         shares = lay.times
         if shares is None:
@@ -120,7 +131,27 @@ class Objective(nn.Module):
         return {"nll": ((loss_N * fields["weights"]).sum(), fields["weights"].sum())}
 
     def sampler(self, codec: Any, head: Any, grid: Grid, ask: Ask) -> Generator[Block, list[Tensor], np.ndarray]:
-        """All values, uncovered in steps; where `grid.known`, they are kept exactly."""
+        """All values, uncovered in steps; where `grid.known`, they are kept exactly.
+
+        An empty grid, one of a part without a size, is made block by block until one of `ask.stops` ends it; without
+        blocks it is as long as the codec fills a part.
+        """
+        length, branches = self.config.block, 2 if ask.guided and ask.settings.guidance != 1 else 1
+        if len(grid.values) and not length:
+            return (yield from self._uncovered(codec, head, grid, ask))
+        made: list[np.ndarray] = []
+        known = blocks(grid, length) if len(grid.values) else None
+        for number in range(len(known) if known else max(1, -(-ask.settings.max_tokens // codec.filled(length)))):
+            size = codec.filled(length)
+            block = known[number] if known else codec.grid([0] * size, number * size)
+            made.append((yield from self._uncovered(codec, head, block, ask)))
+            if not known and (np.isin(made[-1], ask.stops).any() or not length):
+                break
+            if length:
+                yield Block(self.show("", codec, replace(block, values=made[-1]), 0), keep=True, branches=branches)
+        return np.concatenate(made)
+
+    def _uncovered(self, codec: Any, head: Any, grid: Grid, ask: Ask) -> Generator[Block, list[Tensor], np.ndarray]:
         settings, count = ask.settings, len(grid.values)
         hidden = np.ones(count, bool) if grid.known is None else ~grid.known.reshape(count, -1).all(1)
         values, total = grid.values.copy(), int(hidden.sum())
@@ -146,6 +177,16 @@ class Objective(nn.Module):
             if not hidden.any():
                 break
         return values if grid.known is None else np.where(grid.known, grid.values, values)
+
+
+def blocks(grid: Grid, length: int) -> list[Grid]:
+    """The grid in pieces of so many positions, the last one perhaps shorter."""
+    out = []
+    for first in range(0, len(grid.values), length):
+        at = slice(first, first + length)
+        counted, known = (None if values is None else values[at] for values in (grid.counted, grid.known))
+        out.append(Grid(grid.values[at], grid.cells[at], grid.size, counted, known))
+    return out
 
 
 def _some(rng: np.random.Generator, count: int, number: int) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mixmodal.config import ModelConfig, OptimConfig, Recipe
-from mixmodal.designs import chameleon, fuyu, lossless, mar, maskgit, showo, small_trunk, tokenizer, transfusion
+from mixmodal.designs import chameleon, fuyu, llada, lossless, mar, maskgit, showo, small_trunk, tokenizer, transfusion
 
 CODES, LATENTS = {"from": "recipe:tokenizer_scenes"}, {"from": "recipe:tokenizer_scenes_kl"}
 TWO = {"kind": "scenes", "level": "two"}
@@ -91,3 +91,13 @@ def lossless_two() -> Recipe:
 def fuyu_two() -> Recipe:
     """Fuyu: raw patches in, words out."""
     return _recipe("fuyu_two", fuyu.model(small_trunk(5)), {"describe": 1.0})
+
+
+def llada_two() -> Recipe:
+    """LLaDA: raw patches in, words by masked diffusion."""
+    return _recipe("llada_two", llada.model(small_trunk(5)), {"describe": 1.0})
+
+
+def llada_blocks_two() -> Recipe:
+    """LLaDA in blocks of eight words."""
+    return _recipe("llada_blocks_two", llada.model(small_trunk(5), fill=8, block=8), {"describe": 1.0})
