@@ -46,9 +46,7 @@ def main() -> None:
             steps = (evaluations + each - 1) // each  # Heun's last step takes one
             noise = to_noise(loaded.model, documents, steps, solver)
             back = from_noise(loaded.model, documents, noise, steps, solver)
-            error = [
-                np.square(a / 255.0 - b.parts[-1].pixels / 255.0).mean() for a, b in zip(true, back, strict=True)
-            ]
+            error = [np.square(a / 255.0 - b.parts[-1].pixels / 255.0).mean() for a, b in zip(true, back, strict=True)]
             decibel = float(np.mean([-10 * np.log10(max(e, 1e-10)) for e in error]))
             lines.setdefault(solver, []).append(decibel)
             spread = float(np.std(np.stack(noise)))

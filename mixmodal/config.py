@@ -31,7 +31,8 @@ class TrunkConfig:
     """The transformer that every stream shares. The defaults of `mlp`, `norm_gain`, `qk_norm`, `qk_scale` are Qwen3's.
 
     `qk_scale` multiplies the attention logits: normed queries and keys bound them by the root of the head size, which
-    small heads without gains cannot sharpen otherwise. `frozen` keeps the trunk as it is while the streams learn;
+    small heads without gains cannot sharpen otherwise. `adaptive` has the time of noisy positions scale, shift and gate
+    what blocks do there (adaLN). `frozen` keeps the trunk as it is while the streams learn;
     `adapter_rank` > 0 keeps it too, but for a product of two matrices of that rank (LoRA), times `adapter_scale`, that
     is learned beside each of its own.
     """
@@ -50,6 +51,7 @@ class TrunkConfig:
     rope_theta: float = 10_000.0
     rope_scaling: RotaryScaling | None = None
     long_skips: bool = False
+    adaptive: bool = False
     frozen: bool = False
     adapter_rank: int = 0
     adapter_scale: float = 2.0

@@ -128,7 +128,9 @@ class Model(nn.Module):
         trunk = self.config.trunk
         cos, sin = rotary_tables(batch.coords_BL3, trunk.head_size, trunk.rope_theta, trunk.rope_scaling)
         seen = sight(batch.place, cos, sin, path) if cache is None else cache.open(slots, batch, cos, sin)
-        return self.trunk(self.embed(batch, dtype).to(dtype), seen, None, cache)
+        clock = self.trunk.clock
+        modulation_BLD = None if clock is None else clock(batch.time_BL).to(dtype)
+        return self.trunk(self.embed(batch, dtype).to(dtype), seen, modulation_BLD, cache)
 
     def losses(
         self, batch: Batch, path: str = "plain", dtype: torch.dtype = torch.float32, settled: bool = False

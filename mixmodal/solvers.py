@@ -33,4 +33,17 @@ def heun(x: Tensor, times: Tensor) -> Solver:
     return x
 
 
-SOLVERS = {"euler": euler, "heun": heun}
+def adams(x: Tensor, times: Tensor) -> Solver:
+    """The end of the path by one evaluation a step, each step led by the velocity of the one before it too.
+
+    Source:  Adams & Bashforth 1883, the two-step method, for steps of unequal length.
+    """
+    before, length = None, 1.0
+    for now, then in zip(times[:-1].tolist(), times[1:].tolist(), strict=True):
+        velocity = yield x, now
+        ahead = velocity if before is None else velocity + (then - now) / (2 * length) * (velocity - before)
+        x, before, length = x + (then - now) * ahead, velocity, then - now
+    return x
+
+
+SOLVERS = {"euler": euler, "heun": heun, "adams": adams}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,6 +16,7 @@ from mixmodal.cache import Cache
 from mixmodal.config import TrunkConfig
 from mixmodal.rotary import rotate
 
+WAVES = 32  # sines and as many cosines tell the time
 FEW = 32  # rows up to which a product waits for the numbers of the matrix, and not for the multiplications
 
 
@@ -162,7 +164,9 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """Attention, then MLP, each on a normed copy and added back.
 
-    `modulation_BLD` is added to what both read: a condition that differs from position to position.
+    An adaptive one is scaled, shifted and gated by `modulation_BLD`, a condition that differs from position to position;
+    where it is 0, nothing is.
+    Source:  Peebles & Xie 2022 (arXiv:2212.09748), adaLN-zero, with gates that begin at 1.
     """
 
     def __init__(self, config: TrunkConfig) -> None:
@@ -171,22 +175,42 @@ class Block(nn.Module):
         self.attention = Attention(config)
         self.mlp_norm = RMSNorm(config.width, config.norm_eps, config.norm_gain)
         self.mlp = MLP(config)
+        self.modulate = Linear(config, config.width, 6 * config.width, scale=0.0) if config.adaptive else None
 
     def forward(
         self, x_BLD: Tensor, seen: Sight, modulation_BLD: Tensor | None, cache: Cache | None, layer: int
     ) -> Tensor:
         """The residual stream after this block."""
-        attended = self.attention_norm(x_BLD)
-        x_BLD = x_BLD + self.attention(
-            attended if modulation_BLD is None else attended + modulation_BLD, seen, cache, layer
-        )
-        mixed = self.mlp_norm(x_BLD)
-        return x_BLD + self.mlp(mixed if modulation_BLD is None else mixed + modulation_BLD)
+        if self.modulate is None:
+            x_BLD = x_BLD + self.attention(self.attention_norm(x_BLD), seen, cache, layer)
+            return x_BLD + self.mlp(self.mlp_norm(x_BLD))
+        scale, shift, gate, scale_mlp, shift_mlp, gate_mlp = self.modulate(modulation_BLD).chunk(6, -1)
+        attended = self.attention_norm(x_BLD) * (1 + scale) + shift
+        x_BLD = x_BLD + (1 + gate) * self.attention(attended, seen, cache, layer)
+        return x_BLD + (1 + gate_mlp) * self.mlp(self.mlp_norm(x_BLD) * (1 + scale_mlp) + shift_mlp)
 
 
 def run_block(block: Block, x_BLD: Tensor, seen: Sight, modulation_BLD: Tensor | None) -> Tensor:
     """The block without a cache: what is compiled, once for all layers."""
     return block(x_BLD, seen, modulation_BLD, None, 0)
+
+
+class Clock(nn.Module):
+    """The time of a position as a vector; 0 where nothing is noisy."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.into = nn.Parameter(torch.randn(width, 2 * WAVES) * (2 * WAVES) ** -0.5)
+
+    def forward(self, time_BL: Tensor) -> Tensor:
+        """Sines and cosines of the time through a matrix, bent.
+
+        Shapes:  [B, L] -> [B, L, D].
+        """
+        frequency = torch.exp(torch.linspace(0, math.log(1000), WAVES, device=time_BL.device))
+        angle = time_BL[..., None] * frequency
+        waves = torch.cat((angle.sin(), angle.cos()), -1)
+        return F.silu(F.linear(waves, self.into)) * (time_BL < 1)[..., None]
 
 
 class Trunk(nn.Module):
@@ -203,6 +227,7 @@ class Trunk(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = RMSNorm(config.width, config.norm_eps, config.norm_gain)
         skips = config.depth // 2 if config.long_skips else 0
+        self.clock = Clock(config.width) if config.adaptive else None
         self.skips = nn.ModuleList(Linear(config, config.width, config.width, scale=0.0) for _ in range(skips))
         if config.frozen or config.adapter_rank:
             for name, parameter in self.named_parameters():

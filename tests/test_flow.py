@@ -15,7 +15,7 @@ from mixmodal.objectives import Lay
 from mixmodal.objectives.flow import CLEAN, CLOCK, LEVELS, NOISY, Config
 from mixmodal.parts import Document, Image, Text
 from mixmodal.sequence import collate
-from mixmodal.solvers import SOLVERS, euler, heun
+from mixmodal.solvers import SOLVERS, adams, euler, heun
 
 EVEN = (np.arange(20_000) + 0.5) / 20_000
 
@@ -64,7 +64,7 @@ def test_an_unknown_prediction_is_refused_with_the_known_ones():
         to_velocity(one, one, one, "score", clamp=0.1)
     with pytest.raises(ValueError, match="x, v, noise"):
         Config(prediction="score")
-    with pytest.raises(ValueError, match="add or token"):
+    with pytest.raises(ValueError, match="add, token, or trunk"):
         Config(time="none")
 
 
@@ -79,7 +79,7 @@ def test_a_straight_path_lands_on_the_data_in_one_step(name):
     assert torch.allclose(found, data, atol=1e-6) and asked == [0.0]
 
 
-@pytest.mark.parametrize(("solver", "order"), [(euler, 1), (heun, 2)])
+@pytest.mark.parametrize(("solver", "order"), [(euler, 1), (heun, 2), (adams, 2)])
 def test_the_error_of_a_solver_falls_with_its_order(solver, order):
     """x' = cos(3 t) x has the solution x(0) exp(sin(3 t) / 3)."""
     exact = math.exp(math.sin(3) / 3)

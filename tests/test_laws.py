@@ -40,6 +40,7 @@ def close(a, b, scale=None):
         CONV,
         {"flow": {"time": "token", "prediction": "v"}},
         {"trunk": {"long_skips": True, "mlp": "relu2", "norm_gain": False}},
+        {"trunk": {"adaptive": True}, "flow": {"time": "trunk"}},
     ],
 )
 def test_packed_equals_alone_in_losses_and_gradients(options):
@@ -109,7 +110,7 @@ def cached(model, runs_in_blocks, cache, slot=0):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("options", [{}, {"trunk": {"long_skips": True}}])
+@pytest.mark.parametrize("options", [{}, {"trunk": {"long_skips": True}}, {"trunk": {"adaptive": True}}])
 def test_cached_equals_uncached_and_chunked_equals_whole(options):
     model = small_model(**options)
     document = Document((Text("first one"), given(picture(3)), Text("then two"), given(picture(4)), Text("end")), key=9)
@@ -230,3 +231,22 @@ def test_once_settled_the_same_losses_move_only_what_reads():
     assert moved and all(n.startswith(stems) for n in moved) and all(torch.equal(g, whole[n]) for n, g in moved.items())
     assert not any(".down." in n or n.endswith(("into", "place", "from_down")) for n in moved)
     assert any(".beside." in n for n in moved) and any(".up." in n for n in moved)
+
+
+@torch.no_grad()
+def test_an_adaptive_trunk_is_moved_by_time_where_noise_is_and_nowhere_else():
+    model = small_model(trunk={"adaptive": True}, flow={"time": "trunk"})
+    document = Document((Text("one"), picture(0), Text("two")), key=1)
+    sequence = model.lay_out(document, np.random.default_rng(0))
+    batch = collate([sequence], [[0]], len(sequence), model.blank())
+    before = model(batch)[0]
+    noisy = batch.time_BL[0] < 1
+    batch.time_BL = torch.where(batch.time_BL < 1, batch.time_BL * 0.5, batch.time_BL)
+    moved = (model(batch)[0] - before).abs().amax(1) > 1e-5
+    assert noisy.any() and torch.equal(moved, noisy)
+    clean = model.lay_out(Document((Text("words"),), key=1), np.random.default_rng(0))
+    alone = collate([clean], [[0]], len(clean), model.blank())
+    plain = model(alone)
+    for block in model.trunk.blocks:
+        block.modulate.weight.mul_(2)
+    close(model(alone), plain)

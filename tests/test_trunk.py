@@ -107,15 +107,16 @@ def test_squared_relu_has_one_matrix_less_than_swiglu():
 @torch.no_grad()
 def test_a_new_block_adds_nothing_and_a_condition_reaches_both_of_its_halves():
     torch.manual_seed(0)
-    config = TrunkConfig(width=16, depth=1, heads=2, kv_heads=2, head_size=8, mlp_width=24)
+    config = TrunkConfig(width=16, depth=1, heads=2, kv_heads=2, head_size=8, mlp_width=24, adaptive=True)
     trunk = Trunk(config)
+    torch.nn.init.normal_(trunk.blocks[0].modulate.weight)
     place = Place(*(torch.tensor([[v, v]], dtype=torch.int32) for v in (0, 0, 0, -1)))
     seen = sight(place, *rotary_tables(torch.zeros(1, 2, 3), 8, 100.0))
     x, condition = torch.randn(2, 1, 2, 16)
     assert torch.equal(run_block(trunk.blocks[0], x, seen, condition), x)  # both last matrices begin at zero
     for last in (trunk.blocks[0].attention.o, trunk.blocks[0].mlp.down):
         torch.nn.init.normal_(last.weight)
-        plain, moved = (run_block(trunk.blocks[0], x, seen, c) for c in (None, condition))
+        plain, moved = (run_block(trunk.blocks[0], x, seen, c) for c in (torch.zeros_like(condition), condition))
         assert not torch.allclose(plain, moved, atol=1e-3)
         torch.nn.init.zeros_(last.weight)
 

@@ -33,25 +33,35 @@ def examine(exam: Exam) -> dict[str, Any]:
         scenes = [world.draw(rng, split) for _ in range(exam.n)]
         captions = [world.caption(scene) for scene in scenes]
         pictures = [world.render(scene) for scene in scenes]
-        asked = [Document((Text(caption), Image(picture))) for caption, picture in zip(captions, pictures, strict=True)]
-        verdicts = [
-            judge(made.parts[-1].pixels, caption, level)
-            for made, caption in zip(exam.answers(asked), captions, strict=True)
-        ]
-        scores[f"{prefix}text_to_image.exact"] = rate(verdict.exact for verdict in verdicts)
-        scores[f"{prefix}text_to_image.parts"] = mean_share(verdict.fraction for verdict in verdicts)
-        for part in ("background", "count", "colours", "shapes", "sizes", "relation"):
-            scores[f"{prefix}text_to_image.{part}"] = rate(v.parts.get(part, False) for v in verdicts)
-        shown = [
-            Document((Image(picture, wanted=False), Text(caption)))
-            for caption, picture in zip(captions, pictures, strict=True)
-        ]
-        written = [made.parts[-1].text for made in exam.answers(shown)]
-        scores[f"{prefix}image_to_text.exact"] = rate(
-            same_meaning(said, caption) for said, caption in zip(written, captions, strict=True)
-        )
+        if exam.makes(Image.medium):
+            scores |= _drawn(exam, captions, pictures, level, prefix)
+        if exam.makes(Text.medium):
+            shown = [
+                Document((Image(picture, wanted=False), Text(caption)))
+                for caption, picture in zip(captions, pictures, strict=True)
+            ]
+            written = [made.parts[-1].text for made in exam.answers(shown)]
+            scores[f"{prefix}image_to_text.exact"] = rate(
+                same_meaning(said, caption) for said, caption in zip(written, captions, strict=True)
+            )
         if split == "heldout":
             scores |= _nearest(world, spec, captions, exam.seed)
+    return scores
+
+
+def _drawn(exam: Exam, captions: list[str], pictures: list[np.ndarray], level: str, prefix: str) -> dict[str, Any]:
+    """The rates of pictures drawn for these sentences."""
+    asked = [Document((Text(caption), Image(picture))) for caption, picture in zip(captions, pictures, strict=True)]
+    verdicts = [
+        judge(made.parts[-1].pixels, caption, level)
+        for made, caption in zip(exam.answers(asked), captions, strict=True)
+    ]
+    scores = {
+        f"{prefix}text_to_image.exact": rate(verdict.exact for verdict in verdicts),
+        f"{prefix}text_to_image.parts": mean_share(verdict.fraction for verdict in verdicts),
+    }
+    for part in ("background", "count", "colours", "shapes", "sizes", "relation"):
+        scores[f"{prefix}text_to_image.{part}"] = rate(v.parts.get(part, False) for v in verdicts)
     return scores
 
 

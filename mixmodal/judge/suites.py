@@ -45,6 +45,11 @@ class Exam:
         ]
         return generate(self.model, requests, live=128, dtype=self.dtype, watch=self.watch)
 
+    def makes(self, medium: str) -> bool:
+        """Whether the model has learned to make parts of this medium."""
+        streams = self.model.streams.values()
+        return any(s.medium == medium and s.role != "read" and s.weight > 0 for s in streams)
+
     def source(self, kind: str) -> dict[str, Any]:
         """The options of the source of this kind that the model's training drew most from at its end."""
         specs = [s for s in self.about.get("sources", {}).values() if s.get("kind") == kind and "until" not in s]

@@ -44,8 +44,8 @@ class Config:
     def __post_init__(self) -> None:
         if self.prediction not in PREDICTIONS:
             raise ValueError(f"prediction is {self.prediction!r}: take one of {', '.join(PREDICTIONS)}")
-        if self.time not in ("add", "token"):
-            raise ValueError(f"time is {self.time!r}: take add or token")
+        if self.time not in ("add", "token", "trunk"):
+            raise ValueError(f"time is {self.time!r}: take add, token, or trunk for one that is adaptive")
 
 
 class Objective(nn.Module):
@@ -57,8 +57,9 @@ class Objective(nn.Module):
         super().__init__()
         self.config = config
         self.kind = nn.Parameter(torch.randn(3, width) * 0.3)
-        self.clock_in = nn.Parameter(torch.randn(width, 64) * 64**-0.5)
-        self.clock_out = nn.Parameter(torch.randn(width, width) * (0.5 * width**-0.5))
+        if config.time != "trunk":
+            self.clock_in = nn.Parameter(torch.randn(width, 64) * 64**-0.5)
+            self.clock_out = nn.Parameter(torch.randn(width, width) * (0.5 * width**-0.5))
 
     def lay(self, stream: str, codec: Any, grid: Grid, lay: Lay) -> list[Run]:
         """`copies` noisy runs, each private, at stratified times."""
@@ -136,17 +137,16 @@ class Objective(nn.Module):
         }
 
     def embed(self, codec: Any, fields: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
-        """The codec's embedding, the kind of position, and the time, added or in a token of its own.
+        """The codec's embedding, the kind of position, and the time: added, in a token, or the trunk's.
 
         Shapes:  -> [N, D].
         """
         kind_N = fields["kind"]
         x_ND = codec.embed(fields, dtype)
-        clock_ND = self._clock(fields["time"])
         if self.config.time == "token":
-            x_ND = torch.where((kind_N == CLOCK)[:, None], clock_ND, x_ND)
-        else:
-            x_ND = x_ND + clock_ND * (kind_N == NOISY)[:, None]
+            x_ND = torch.where((kind_N == CLOCK)[:, None], self._clock(fields["time"]), x_ND)
+        elif self.config.time == "add":
+            x_ND = x_ND + self._clock(fields["time"]) * (kind_N == NOISY)[:, None]
         return x_ND + self.kind[kind_N]
 
     def _clock(self, time_N: Tensor) -> Tensor:
