@@ -164,8 +164,7 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """Attention, then MLP, each on a normed copy and added back.
 
-    An adaptive one is scaled, shifted and gated by `modulation_BLD`, a condition that differs from position to position;
-    where it is 0, nothing is.
+    An adaptive one is scaled, shifted and gated by `modulation_BLD`, a condition of each position; 0 changes nothing.
     Source:  Peebles & Xie 2022 (arXiv:2212.09748), adaLN-zero, with gates that begin at 1.
     """
 

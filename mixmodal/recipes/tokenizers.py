@@ -35,7 +35,8 @@ def tokenizer_plain() -> Recipe:
 def tokenizer_vq() -> Recipe:
     """A codebook of 1,024 vectors.
 
-    Result:  likewise 20.4, 20.7, 21.8; 65 to 71 % of the codes are used on those frames.
+    Result:  likewise 20.4, 20.7, 21.8; of the codes 65 to 71 % are used on those frames, 99 % on the films
+             trained on.
     """
     return _recipe("tokenizer_vq", {"kind": "vq", "size": 1024, "width": 8})
 
@@ -51,7 +52,8 @@ def tokenizer_fsq() -> Recipe:
 def tokenizer_lfq() -> Recipe:
     """1,024 codes by ten signs, normed before.
 
-    Result:  likewise 18.8, 19.0 with seeds 0 and 1; 60 to 70 % of the codes are used.
+    Result:  likewise 18.8, 19.0 with seeds 0 and 1; of the codes 60 to 70 % are used, 89 to 93 % on the films
+             trained on.
     """
     return _recipe("tokenizer_lfq", {"kind": "lfq", "bits": 10, "entropy": 0.02})
 
