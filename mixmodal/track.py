@@ -18,7 +18,7 @@ from mixmodal.checkpoint import write_text
 from mixmodal.parts import Document
 
 INK, PAPER, GREY = (30, 30, 34), (255, 255, 255), (150, 150, 156)
-COLOURS = ((38, 99, 196), (208, 74, 42), (46, 140, 82), (142, 78, 168), (196, 146, 20))
+COLOURS = ((38, 99, 196), (208, 74, 42), (46, 140, 82), (142, 78, 168), (196, 146, 20), (60, 60, 66), (20, 160, 180))
 
 
 class Track:
@@ -235,18 +235,19 @@ def _write_lines(pen: ImageDraw.ImageDraw, text: str, x: int, y: int, width: int
 
 def plot(
     lines: dict[str, Sequence[float]],
-    across: Sequence[float],
+    across: Sequence[float] | dict[str, Sequence[float]],
     x_name: str,
     y_name: str,
     size: tuple[int, int] = (720, 420),
 ) -> Picture.Image:
-    """A plain line plot, one line for each entry."""
+    """A plain line plot, one line for each entry; `across` is what all stand over, or what each does."""
+    over = across if isinstance(across, dict) else dict.fromkeys(lines, across)
     out = Picture.new("RGB", size, PAPER)
     pen = ImageDraw.Draw(out)
     left, top, right, bottom = 64, 20, size[0] - 20, size[1] - 48
     every = [v for values in lines.values() for v in values]
     low, high = min(0.0, *every), max(every) * 1.05 or 1.0
-    first, last = min(across), max(across)
+    first, last = (end(v for values in over.values() for v in values) for end in (min, max))
 
     def place(x: float, y: float) -> tuple[float, float]:
         across_share = (x - first) / ((last - first) or 1)
@@ -263,6 +264,10 @@ def plot(
     pen.text(((left + right) / 2 - 70, bottom + 24), x_name, fill=INK, font=font(12))
     for number, (name, values) in enumerate(lines.items()):
         ink = COLOURS[number % len(COLOURS)]
-        pen.line([place(x, y) for x, y in zip(across, values, strict=True)], fill=ink, width=3)
+        points = [place(x, y) for x, y in zip(over[name], values, strict=True)]
+        pen.line(points, fill=ink, width=3)
+        if len(points) < 4:
+            for x, y in points:
+                pen.ellipse((x - 4, y - 4, x + 4, y + 4), fill=ink)
         pen.text((right - 200, top + 6 + 16 * number), name, fill=ink, font=font(13))
     return out
