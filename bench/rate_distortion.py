@@ -1,9 +1,9 @@
 """Tokenizers beside JPEG, WebP and AVIF on the same pictures: bits per pixel against PSNR and SSIM.
 
-`python bench/rate_distortion.py RUN RUN ... -o rate.png`, tokenizers of any rate. Kodak photographs are brought to 256 x
-256 pixels, emoji are 64 x 64 on white. Files are counted whole, headers included; codes by fixed length, and as an
-adaptive coder over single codes spends it (Krichevsky-Trofimov estimates, all pictures in one stream; a coder of
-arithmetic adds two bits in all). The tokenizer's own weights are counted in neither.
+`python bench/rate_distortion.py RUN RUN ... -o rate.png`, tokenizers of any rate. Kodak photographs are brought to
+256 x 256 pixels, emoji are 64 x 64 on white. Files are counted whole, headers included; codes by fixed length, and
+as an adaptive coder over single codes spends it (Krichevsky-Trofimov estimates, all pictures in one stream; a coder
+of arithmetic adds two bits in all). The tokenizer's own weights are counted in neither.
 """
 
 from __future__ import annotations

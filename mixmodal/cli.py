@@ -195,7 +195,8 @@ class Info:
             kinds = [spec["kind"] for spec in (stream.codec, stream.objective, stream.head) if spec]
             codec = loaded.model.streams[name].codec
             rank = f", rank {codec.embedding_rank()} of {codec.size}" if hasattr(codec, "embedding_rank") else ""
-            print(f"stream      {name}: {stream.medium} by {' + '.join(kinds)}{rank}")
+            bits = f", {codec.bits:g} bits a position" if hasattr(codec, "bits") else ""
+            print(f"stream      {name}: {stream.medium} by {' + '.join(kinds)}{rank}{bits}")
         for key, value in loaded.about.items():
             print(f"{key:11} {value if isinstance(value, (str, int, float)) else json.dumps(value)}")
         if self.prose:

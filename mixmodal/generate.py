@@ -227,7 +227,10 @@ def _sample(model: Model, stream: Stream, sampler: Generator, tracks: list[_Trac
     """Drive a sampler: its blocks become jobs, placed where the part begins in each track."""
     yield from _flush(tracks)
     origins = [track.origin for track in tracks]
-    block: Block | None = next(sampler)
+    try:
+        block: Block | None = next(sampler)
+    except StopIteration as end:  # all was known
+        return end.value
     while True:
         if block is None:
             hidden = [track.last for track in tracks]

@@ -210,6 +210,18 @@ def test_one_step_of_masked_draws_the_likeliest_of_all(monkeypatch):
     assert np.array_equal(stream.head.logits(hidden).argmax(1).numpy(), held[0][:, 0])
 
 
+def test_masked_wants_a_step_and_draws_nothing_where_all_is_known():
+    model = made("showo")
+    part = Image(picture(3).pixels, known=np.ones((8, 8), bool))
+    assert np.array_equal(generate(model, [asked(Text("a"), part)])[0].parts[-1].pixels, part.pixels)
+    with pytest.raises(ValueError, match="takes at least 1"):
+        generate(model, [asked(Text("a"), Image(size=(8, 8)), steps=0)])
+    model = made("llada")
+    model.streams["words"].codec.fill = 0
+    with pytest.raises(ValueError, match=r"set objective\.block, or codec\.fill"):
+        generate(model, [asked(Text())])
+
+
 @torch.no_grad()
 def test_a_later_block_never_changes_what_is_predicted_of_an_earlier_one():
     model = made("llada blocks")

@@ -110,10 +110,6 @@ class Codec(nn.Module):
         tokens = self.tokenizer.encode(part.text, add_special_tokens=False).ids
         return self.grid(tokens + [self.end] * (self.fill - len(tokens) % self.fill if self.fill else 0))
 
-    def filled(self, length: int) -> int:
-        """How many tokens are made at a time: `length`, or one filling where that is 0."""
-        return length or self.fill
-
     def grid(self, tokens: list[int], first: int = 0) -> Grid:
         """The grid of given token numbers, of which the first is number `first` of its part."""
         steps = np.arange(first, first + len(tokens), dtype=np.float32)

@@ -136,19 +136,22 @@ class Objective(nn.Module):
         An empty grid, one of a part without a size, is made block by block until one of `ask.stops` ends it; without
         blocks it is as long as the codec fills a part.
         """
-        length, branches = self.config.block, 2 if ask.guided and ask.settings.guidance != 1 else 1
-        if len(grid.values) and not length:
+        block, branches = self.config.block, 2 if ask.guided and ask.settings.guidance != 1 else 1
+        sized = len(grid.values) > 0
+        if sized and not block:
             return (yield from self._uncovered(codec, head, grid, ask))
+        pieces = blocks(grid, block) if sized else None
+        each = block or getattr(codec, "fill", 0)
+        if not each:
+            raise ValueError("a part without a size, made whole, wants a length: set objective.block, or codec.fill")
         made: list[np.ndarray] = []
-        known = blocks(grid, length) if len(grid.values) else None
-        for number in range(len(known) if known else max(1, -(-ask.settings.max_tokens // codec.filled(length)))):
-            size = codec.filled(length)
-            block = known[number] if known else codec.grid([0] * size, number * size)
-            made.append((yield from self._uncovered(codec, head, block, ask)))
-            if not known and (np.isin(made[-1], ask.stops).any() or not length):
+        for number in range(len(pieces) if pieces else max(1, -(-ask.settings.max_tokens // each))):
+            piece = pieces[number] if pieces else codec.grid([0] * each, number * each)
+            made.append((yield from self._uncovered(codec, head, piece, ask)))
+            if not sized and (not block or np.isin(made[-1], ask.stops).any()):
                 break
-            if length:
-                yield Block(self.show("", codec, replace(block, values=made[-1]), 0), keep=True, branches=branches)
+            if block:
+                yield Block(self.show("", codec, replace(piece, values=made[-1]), 0), keep=True, branches=branches)
         return np.concatenate(made)
 
     def _uncovered(self, codec: Any, head: Any, grid: Grid, ask: Ask) -> Generator[Block, list[Tensor], np.ndarray]:
@@ -156,6 +159,10 @@ class Objective(nn.Module):
         hidden = np.ones(count, bool) if grid.known is None else ~grid.known.reshape(count, -1).all(1)
         values, total = grid.values.copy(), int(hidden.sum())
         branches = 2 if ask.guided and settings.guidance != 1 else 1
+        if settings.steps < 1:
+            raise ValueError(f"steps is {settings.steps}: sampling takes at least 1")
+        if not total:
+            return values
         for step in range(1, settings.steps + 1):
             left = math.floor(SCHEDULES[self.config.schedule](step / settings.steps) * total)
             open_now = int(hidden.sum()) - left
