@@ -262,6 +262,8 @@ def plot(
         pen.text((place(mark, low)[0] - 10, bottom + 6), f"{mark:.3g}", fill=GREY, font=font(12))
     pen.text((left + 4, 2), y_name, fill=INK, font=font(12))
     pen.text(((left + right) / 2 - 70, bottom + 24), x_name, fill=INK, font=font(12))
+    rising = sum(values[-1] for values in lines.values()) / len(lines) > (low + high) / 2
+    first_name = bottom - 16 * len(lines) - 6 if rising else top + 6  # where no line ends
     for number, (name, values) in enumerate(lines.items()):
         ink = COLOURS[number % len(COLOURS)]
         points = [place(x, y) for x, y in zip(over[name], values, strict=True)]
@@ -269,5 +271,5 @@ def plot(
         if len(points) < 4:
             for x, y in points:
                 pen.ellipse((x - 4, y - 4, x + 4, y + 4), fill=ink)
-        pen.text((right - 200, top + 6 + 16 * number), name, fill=ink, font=font(13))
+        pen.text((right - 200, first_name + 16 * number), name, fill=ink, font=font(13))
     return out
