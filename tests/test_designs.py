@@ -40,6 +40,7 @@ CELLS = {
     "chameleon spiral": {"nets": CODES, "scan": "spiral", "flat": False, "joint": False},
     "showo": {"nets": CODES},
     "showo random": {"nets": CODES, "masked": {"order": "random", "schedule": "linear", "copies": 2}},
+    "llamagen": {"nets": CODES, "scan": "columns"},
     "maskgit": {"nets": CODES},
     "maskgit factors": {"nets": {**NETS, "quantizer": {"kind": "lfq", "bits": 4, "groups": 2}}},
     "transfusion": {"nets": LATENTS},

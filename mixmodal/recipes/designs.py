@@ -5,7 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from mixmodal.config import ModelConfig, OptimConfig, Recipe
-from mixmodal.designs import chameleon, fuyu, llada, lossless, mar, maskgit, showo, small_trunk, tokenizer, transfusion
+from mixmodal.designs import (
+    chameleon,
+    fuyu,
+    llada,
+    llamagen,
+    lossless,
+    mar,
+    maskgit,
+    showo,
+    small_trunk,
+    tokenizer,
+    transfusion,
+)
 
 CODES, LATENTS = {"from": "recipe:tokenizer_scenes"}, {"from": "recipe:tokenizer_scenes_kl"}
 TWO = {"kind": "scenes", "level": "two"}
@@ -101,3 +113,8 @@ def llada_two() -> Recipe:
 def llada_blocks_two() -> Recipe:
     """LLaDA in blocks of eight words."""
     return _recipe("llada_blocks_two", llada.model(small_trunk(5), fill=8, block=8), {"describe": 1.0})
+
+
+def llamagen_two() -> Recipe:
+    """LlamaGen: codes by next token on a caption."""
+    return _recipe("llamagen_two", llamagen.model(small_trunk(5), nets=CODES), {"draw": 1.0})
