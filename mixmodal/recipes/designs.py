@@ -11,6 +11,7 @@ from mixmodal.designs import (
     llada,
     llamagen,
     lossless,
+    magvit2,
     mar,
     maskgit,
     showo,
@@ -47,6 +48,12 @@ def tokenizer_scenes() -> Recipe:
 def tokenizer_scenes_kl() -> Recipe:
     """Scenes of two objects as 8 x 8 vectors of four numbers, held near a normal law."""
     return _tokenizer("tokenizer_scenes_kl", codec={"vector": 4, "kl": 1e-4})
+
+
+def tokenizer_scenes_18() -> Recipe:
+    """Scenes of two objects as 8 x 8 codes of 18 bits, in two numbers of nine."""
+    quantizer = {"kind": "lfq", "bits": 18, "groups": 2, "entropy": 0.02}
+    return _tokenizer("tokenizer_scenes_18", quantizer=quantizer)
 
 
 def _recipe(name: str, model: ModelConfig, tasks: dict[str, float] | None = None, **more: Any) -> Recipe:
@@ -118,3 +125,9 @@ def llada_blocks_two() -> Recipe:
 def llamagen_two() -> Recipe:
     """LlamaGen: codes by next token on a caption."""
     return _recipe("llamagen_two", llamagen.model(small_trunk(5), nets=CODES), {"draw": 1.0})
+
+
+def magvit2_two() -> Recipe:
+    """MAGVIT-v2: masked codes of 18 bits, in two numbers of nine, on a caption."""
+    nets = {"from": "recipe:tokenizer_scenes_18"}
+    return _recipe("magvit2_two", magvit2.model(small_trunk(5), nets=nets), {"draw": 1.0})
