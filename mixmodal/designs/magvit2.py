@@ -18,7 +18,7 @@ def model(
     noise: float = 4.0,
     medium: str = "image",
 ) -> ModelConfig:
-    """The configuration: text without a loss, and masked codes of `nets`, whose quantizer has several groups of bits."""
+    """The configuration: text without a loss, and masked codes of `nets`, whose quantizer has groups of bits."""
     text = StreamConfig("text", {"kind": "text"}, {"kind": "next_token"}, {"kind": "categorical"}, 0.0)
     codes = StreamConfig(
         medium,
