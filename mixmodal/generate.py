@@ -281,20 +281,17 @@ def _unwritten(model: Model) -> list[int]:
 def _make(model: Model, request: Request, tracks: list[_Track], rng: torch.Generator, part, more: bool) -> Generator:
     """The part with its values made; a clean copy is shown to what follows."""
     speaker, writer = model.speaker, model.writer(part.medium)
-    spoken = part.medium == speaker.medium
-    if spoken:  # it has no size to announce: an end among its values ends it
-        size, ask = (0, 0, 0), Ask(request.settings, rng, _unwritten(model), [speaker.codec.end], False)
-    elif part.extent is None:
-        size = yield from _choose_size(model, request, tracks, rng, part.medium)
+    if part.medium == speaker.medium:  # it has no size to announce: an end among its values ends it
+        grid, ask = writer.codec.grid([]), Ask(request.settings, rng, _unwritten(model), [speaker.codec.end], False)
     else:
-        size = writer.codec.cells(part.extent)
-        for track in tracks:
-            track.add(tokens(speaker, speaker.codec.opening(part.medium, size), track.origin))
-    if not spoken:
+        if part.extent is None:
+            size = yield from _choose_size(model, request, tracks, rng, part.medium)
+        else:
+            size = writer.codec.cells(part.extent)
+            for track in tracks:
+                track.add(tokens(speaker, speaker.codec.opening(part.medium, size), track.origin))
+        grid = writer.codec.empty(size) if part.empty else writer.codec.encode(part)
         ask = Ask(request.settings, rng, [], [], len(tracks) > 1)
-    grid = (
-        writer.codec.encode(part) if not part.empty else writer.codec.grid([]) if spoken else writer.codec.empty(size)
-    )
     made = yield from _sample(model, writer, writer.objective.sampler(writer.codec, writer.head, grid, ask), tracks)
     part = writer.codec.decode(made, grid, part)
     if more:

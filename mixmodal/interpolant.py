@@ -53,6 +53,15 @@ def _normal_quantile(uniform: np.ndarray) -> np.ndarray:
     return torch.special.ndtri(wide).numpy()
 
 
+def waves(time: Tensor, count: int = 32) -> Tensor:
+    """`count` sines and as many cosines of each time, from one turn of a radian to a thousand.
+
+    Shapes:  [...] -> [..., 2 * count].
+    """
+    angle = time[..., None] * torch.exp(torch.linspace(0, math.log(1000), count, device=time.device))
+    return torch.cat((angle.sin(), angle.cos()), -1)
+
+
 def mix(clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
     """The point at time `t` on the straight path from `noise` to `clean`."""
     return noise + (clean - noise) * t

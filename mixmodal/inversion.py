@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixmodal.layout import after, tokens
+from mixmodal.layout import after
 from mixmodal.model import Model, Stream
 from mixmodal.parts import Document
 from mixmodal.sequence import Grid, Run, Sequence, collate
@@ -40,8 +40,7 @@ def to_noise(
 ) -> list[np.ndarray]:
     """For the last part of each document, the values at t = 0 from which the flow leads to it.
 
-    Limits:  no guidance; documents whose parts have equal sizes run together. Heun evaluates twice a step, but once at
-             the end.
+    Limits:  no guidance. Heun evaluates twice a step, but once at the end.
     """
     paths = [_path(model, document) for document in documents]
     with narrowed(model, dtype):
@@ -68,26 +67,16 @@ def from_noise(
 
 
 def _path(model: Model, document: Document) -> Path:
-    part, speaker = document.parts[-1], model.speaker
+    part = document.parts[-1]
     stream = model.writer(part.medium)
     if not hasattr(stream.objective, "velocity"):
         raise ValueError(
             f"what makes {part.medium!r} in this model has no velocity to follow: take a model with a flow"
         )
-    sequence = (
-        model.lay_out(replace(document, parts=document.parts[:-1]), np.random.default_rng(0))
-        if len(document.parts) > 1
-        else None
-    )
-    runs = (
-        [r for r in sequence.runs if r.private < 0]
-        if sequence
-        else [tokens(speaker, speaker.codec.begins([part]), 0.0)]
-    )
-    grid = stream.codec.encode(part)
-    origin = after(runs[-1])
-    header = tokens(speaker, speaker.codec.opening(part.medium, grid.size), origin)
-    return Path(stream, [*runs, header], after(header), grid)
+    runs = model.lay_out(document, np.random.default_rng(0), times=(0.5,)).runs
+    last = max(number for number, run in enumerate(runs) if run.private >= 0)  # the part's own, noisy
+    prefix = [run for run in runs[:last] if run.private < 0]
+    return Path(stream, prefix, after(prefix[-1]), stream.codec.encode(part))
 
 
 def _run(

@@ -41,6 +41,14 @@ class Grid:
     known: np.ndarray | None = None
 
 
+def raster(size: tuple[int, int, int]) -> np.ndarray:
+    """Frame, row and column of every cell, row after row.
+
+    Shapes:  -> [frames * rows * columns, 3].
+    """
+    return np.indices(size).reshape(3, -1).T.astype(np.float32)
+
+
 @dataclass(eq=False)
 class Run:
     """Consecutive positions of one stream, with what they embed and what is predicted from them.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from mixmodal.attention import Sight, attend
 from mixmodal.cache import Cache
 from mixmodal.config import TrunkConfig
+from mixmodal.interpolant import waves
 from mixmodal.rotary import rotate
 
 WAVES = 32  # sines and as many cosines tell the time
@@ -206,10 +206,7 @@ class Clock(nn.Module):
 
         Shapes:  [B, L] -> [B, L, D].
         """
-        frequency = torch.exp(torch.linspace(0, math.log(1000), WAVES, device=time_BL.device))
-        angle = time_BL[..., None] * frequency
-        waves = torch.cat((angle.sin(), angle.cos()), -1)
-        return F.silu(F.linear(waves, self.into)) * (time_BL < 1)[..., None]
+        return F.silu(F.linear(waves(time_BL, WAVES), self.into)) * (time_BL < 1)[..., None]
 
 
 class Trunk(nn.Module):

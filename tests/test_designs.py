@@ -41,7 +41,6 @@ CELLS = {
     "showo": {"nets": CODES},
     "showo random": {"nets": CODES, "masked": {"order": "random", "schedule": "linear", "copies": 2}},
     "llamagen": {"nets": CODES, "scan": "columns"},
-    "magvit2": {"nets": {**NETS, "quantizer": {"kind": "lfq", "bits": 6, "groups": 3}}},
     "maskgit": {"nets": CODES},
     "maskgit factors": {"nets": {**NETS, "quantizer": {"kind": "lfq", "bits": 4, "groups": 2}}},
     "transfusion": {"nets": LATENTS},

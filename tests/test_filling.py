@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from conftest import picture, small_model
 from PIL import Image as Picture
 
@@ -56,7 +57,7 @@ def test_a_mask_of_another_size_is_refused():
 
 
 def test_filling_keeps_what_is_known_to_the_bit_and_follows_the_seed():
-    loaded = Loaded(small_model(), {"steps_sampled": 2}, __import__("torch").float32)
+    loaded = Loaded(small_model(), {"steps_sampled": 2}, torch.float32)
     part = grown(picture(0).pixels, (8, 12))
     first, again, other = (
         [np.asarray(p) for p in loaded.fill(part, "a red circle", n=2, seed=seed)] for seed in (0, 0, 1)
@@ -70,8 +71,6 @@ def test_filling_keeps_what_is_known_to_the_bit_and_follows_the_seed():
 
 def test_with_the_true_values_predicted_each_round_ends_at_the_true_picture():
     """A codec that reads the truth: going back and forth between two times leads where going once leads."""
-    import torch
-
     model = small_model()
     stream = model.streams["patches"]
     part = hidden(picture(3).pixels, (0, 0, 4, 4))
@@ -115,7 +114,7 @@ def test_a_seam_is_the_mean_step_across_the_edge_of_the_box():
 def test_the_command_fills_and_says_what_it_wants(tmp_path, monkeypatch, capsys):
     Picture.fromarray(picture(0).pixels).save(tmp_path / "p.png")
     Picture.fromarray(np.full((8, 8), 255, np.uint8)).save(tmp_path / "all.png")
-    loaded = Loaded(small_model(), {"steps_sampled": 2}, __import__("torch").float32)
+    loaded = Loaded(small_model(), {"steps_sampled": 2}, torch.float32)
     monkeypatch.setattr(api, "load", lambda *_: loaded)
     asked = ["fill", "x", str(tmp_path / "p.png"), "a red circle", "-o", str(tmp_path / "out/f.png")]
     cli.main([*asked, "--hide", "0,0,4,8", "--n", "2"])

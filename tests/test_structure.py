@@ -23,10 +23,10 @@ FLOORS = (
     "sequence attention rotary trunk convnets interpolant solvers sampling scans chance similarity cache",
     "features quantizers codecs heads objectives",
     "model generate layout inversion designs",
-    "data optim parallel board owned stored cluster checkpoint foreign sharing guard diagnosis watch prepare step train"
-    " compute memory track clock",
+    "data filling optim parallel board owned stored cluster checkpoint foreign sharing guard diagnosis watch prepare"
+    " step train compute memory track clock",
     "judge",
-    "recipes chain filling api cli cli_data cli_doctor cli_draw cli_share curves doctor demo serve __main__ __init__",
+    "recipes chain api cli cli_data cli_doctor cli_draw cli_share curves doctor demo serve __main__ __init__",
 )
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names.split()}
 APART = ("codecs", "heads", "objectives")

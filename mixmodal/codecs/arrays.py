@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mixmodal.convnets import Down, Up, by_size, to_canvas, to_patches
-from mixmodal.sequence import Grid
+from mixmodal.sequence import Grid, raster
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Codec(nn.Module):
             mask = np.broadcast_to(part.known[None, :, :, None], array.shape)
             known = self._patches(np.pad(mask, [(0, m) for m in missing] + [(0, 0)]))
         size = self.cells(array.shape[:3])
-        return Grid(values, self.grid_cells(size), size, counted, known)
+        return Grid(values, raster(size), size, counted, known)
 
     def cells(self, extent: tuple[int, int, int]) -> tuple[int, int, int]:
         """How many patches cover frames, rows and columns of `extent`."""
@@ -89,13 +89,6 @@ class Codec(nn.Module):
     def extent(self, size: tuple[int, int, int]) -> tuple[int, int, int]:
         """Frames, height and width that `size` patches cover."""
         return tuple(cells * patch for cells, patch in zip(size, self.config.patch, strict=True))
-
-    def grid_cells(self, size: tuple[int, int, int]) -> np.ndarray:
-        """Frame, row, column of each patch.
-
-        Shapes:  -> [n, 3].
-        """
-        return np.indices(size).reshape(3, -1).T.astype(np.float32)
 
     def coords(self, grid: Grid) -> np.ndarray:
         """Coordinates of the positions, relative to where the part begins."""
@@ -107,7 +100,7 @@ class Codec(nn.Module):
 
     def empty(self, size: tuple[int, int, int]) -> Grid:
         """The grid of a part of `size` cells that has no values yet."""
-        cells = self.grid_cells(size)
+        cells = raster(size)
         return Grid(np.zeros((len(cells), self.size), np.float32), cells, size)
 
     def decode(self, values: np.ndarray, grid: Grid, part: Any) -> Any:

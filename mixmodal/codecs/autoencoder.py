@@ -21,7 +21,7 @@ from mixmodal.chance import normal
 from mixmodal.config import options
 from mixmodal.convnets import Conv, by_size, to_canvas
 from mixmodal.kinds import kind_of
-from mixmodal.sequence import Grid
+from mixmodal.sequence import Grid, raster
 
 
 @dataclass(frozen=True)
@@ -138,12 +138,15 @@ class Codec(nn.Module):
 
     def encode(self, part: Any) -> Grid:
         """Patches of pixels in raster order; a part that they do not divide is padded with its edge."""
-        array, shrink = part.array()[0], self.config.shrink
-        missing = [(-side) % shrink for side in array.shape[:2]]
-        padded = np.pad(array, [(0, missing[0]), (0, missing[1]), (0, 0)], mode="edge")
-        values = rearrange(padded, "(h p) (w q) c -> (h w) (p q c)", p=shrink, q=shrink)
+        array, shrink = self._padded(part.array()[0]), self.config.shrink
+        values = rearrange(array, "(h p) (w q) c -> (h w) (p q c)", p=shrink, q=shrink)
         size = self.cells((1, *array.shape[:2]))
-        return Grid(values, np.indices(size).reshape(3, -1).T.astype(np.float32), size)
+        return Grid(values, raster(size), size)
+
+    def _padded(self, array: np.ndarray) -> np.ndarray:
+        """Rows and columns up to a multiple of `shrink`, the edge repeated."""
+        missing = [(0, (-side) % self.config.shrink) for side in array.shape[:2]]
+        return np.pad(array, missing + [(0, 0)] * (array.ndim - 2), mode="edge")
 
     def cells(self, extent: tuple[int, int, int]) -> tuple[int, int, int]:
         """How many positions cover frames, rows and columns of `extent`."""
@@ -160,7 +163,7 @@ class Codec(nn.Module):
 
     def empty(self, size: tuple[int, int, int]) -> Grid:
         """The grid of a part of `size` positions that has no values yet."""
-        cells = np.indices(size).reshape(3, -1).T.astype(np.float32)
+        cells = raster(size)
         return Grid(np.zeros((len(cells), self.size), np.float32), cells, size)
 
     def decode(self, values: np.ndarray, grid: Grid, part: Any) -> Any:
@@ -216,13 +219,12 @@ class Codec(nn.Module):
                     (flat_DN.new_full((self.vector,), flat_DN.shape[1]), flat_DN.sum(1), flat_DN.square().sum(1))
                 )
             )
-            vectors = vectors.to(pictures.dtype)
         if self.quantizer is not None:
             n, _, rows, columns = vectors.shape
             flat_ND = rearrange(vectors, "n d h w -> (n h w) d")
             values_ND, codes, losses = self.quantizer(flat_ND, progress)
-            vectors = rearrange(values_ND, "(n h w) d -> n d h w", n=n, h=rows, w=columns).to(vectors.dtype)
-        return self.decoder(vectors), codes, losses
+            vectors = rearrange(values_ND, "(n h w) d -> n d h w", n=n, h=rows, w=columns)
+        return self.decoder(vectors.to(pictures.dtype)), codes, losses
 
     @torch.no_grad()
     def moved(self, ranks: Any, taken: bool) -> None:
@@ -244,13 +246,11 @@ class Codec(nn.Module):
 
         Shapes:  -> [1, h, w, vector].
         """
-        array, shrink = part.array()[0], self.config.shrink
+        array = part.array()[0]
         if part.known is not None:
             seen = array[part.known]
             array = np.where(part.known[..., None], array, seen.mean(0) if len(seen) else np.float32(0))
-        missing = [(-side) % shrink for side in array.shape[:2]]
-        padded = np.pad(array, [(0, missing[0]), (0, missing[1]), (0, 0)], mode="edge")
-        picture = torch.from_numpy(np.ascontiguousarray(padded.transpose(2, 0, 1), np.float32))[None]
+        picture = torch.from_numpy(np.ascontiguousarray(self._padded(array).transpose(2, 0, 1), np.float32))[None]
         found = self.encoder(picture.to(self.encoder.last.device)).float()[:, : self.vector].movedim(1, -1)
         if self.quantizer is None:
             found = (found - self.mean) / self._deviation()
@@ -264,9 +264,7 @@ class Codec(nn.Module):
         if part.known is None:
             return None
         shrink = self.config.shrink
-        padding = [(0, (-side) % shrink) for side in part.known.shape]
-        mask = np.pad(part.known, padding, mode="edge")
-        return rearrange(mask, "(h p) (w q) -> 1 h w (p q)", p=shrink, q=shrink).all(-1)
+        return rearrange(self._padded(part.known), "(h p) (w q) -> 1 h w (p q)", p=shrink, q=shrink).all(-1)
 
     @torch.no_grad()
     def pictures(self, latents: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mixmodal.codecs import frozen
-from mixmodal.sequence import Grid
+from mixmodal.sequence import Grid, raster
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Codec(nn.Module):
 
     def empty(self, size: tuple[int, int, int]) -> Grid:
         """The grid of a part of `size` codes that are not known yet."""
-        cells = np.indices(size).reshape(3, -1).T.astype(np.float32)
+        cells = raster(size)
         return Grid(np.zeros((len(cells), len(self.sizes)), np.int64), cells, tuple(size))
 
     def decode(self, values: np.ndarray, grid: Grid, part: Any) -> Any:

@@ -38,7 +38,7 @@ class Codec(nn.Module):
         if not config.nets or config.nets.get("quantizer"):
             raise ValueError(
                 "the codec latents wants an autoencoder without a quantizer: set codec.nets.from to the folder of a"
-                " trained one, such as `mixmodal train tokenizer_kl` leaves"
+                " trained one, such as `mixmodal train tokenizer_scenes_kl` leaves"
             )
         self.config, self.nets = config, frozen(config.nets)
         module = kind_of("codecs", config.inner)

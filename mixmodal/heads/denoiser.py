@@ -5,7 +5,6 @@ Source:  Li et al. 2024 (arXiv:2406.11838), section 3.1, with the path of Liu et
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mixmodal.chance import normal, uniform
-from mixmodal.interpolant import sampling_times
+from mixmodal.interpolant import sampling_times, waves
 from mixmodal.sampling import Settings, guide
 
 WAVES = 32  # sines and as many cosines tell the time
@@ -57,9 +56,8 @@ class Head(nn.Module):
         Shapes:  [N, D], [N, C], [N] -> [N, C].
         """
         kind = hidden_ND.dtype
-        angle = time_N[:, None] * torch.exp(torch.linspace(0, math.log(1000), WAVES, device=time_N.device))
-        waves = torch.cat((angle.sin(), angle.cos()), 1).to(kind)
-        given = F.silu(F.linear(hidden_ND, self.hidden_in.to(kind)) + F.linear(waves, self.time_in.to(kind)))
+        clock_ND = F.linear(waves(time_N, WAVES).to(kind), self.time_in.to(kind))
+        given = F.silu(F.linear(hidden_ND, self.hidden_in.to(kind)) + clock_ND)
         x = F.linear(noisy_NC.to(kind), self.values_in.to(kind))
         for shift, first, second in zip(self.shift, self.first, self.second, strict=True):
             move, scale, gate = F.linear(given, shift.to(kind)).chunk(3, 1)

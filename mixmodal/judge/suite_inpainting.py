@@ -11,6 +11,7 @@ import numpy as np
 from mixmodal.data import make_source
 from mixmodal.data.worlds.scene_render import extent
 from mixmodal.data.worlds.scenes import level_of
+from mixmodal.filling import masked
 from mixmodal.generate import Request, generate
 from mixmodal.judge.intervals import rate
 from mixmodal.judge.scenes import judge
@@ -34,8 +35,7 @@ def examine(exam: Exam) -> dict[str, Any]:
     for caption, picture, box in zip(captions, pictures, boxes, strict=True):
         known = np.ones(picture.shape[:2], bool)
         known[box] = False
-        hidden = np.where(known[..., None], picture, np.uint8(128))  # nothing of what is hidden may show through
-        asked.append(Document((Text(caption), Image(hidden, known=known))))
+        asked.append(Document((Text(caption), masked(picture, known))))
     requests = [Request(replace(d, key=number), exam.settings, exam.seed) for number, d in enumerate(asked)]
     filled = [d.parts[-1].pixels for d in generate(exam.model, requests, live=128, dtype=exam.dtype, watch=exam.watch)]
     drawn = exam.answers([Document((Text(c), Image(p))) for c, p in zip(captions, pictures, strict=True)])

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mixmodal.interpolant import PREDICTIONS, TimeLaw, draw_times, mix, sampling_times, to_velocity
+from mixmodal.interpolant import PREDICTIONS, TimeLaw, draw_times, mix, sampling_times, to_velocity, waves
 from mixmodal.objectives import Ask, Block, Lay
 from mixmodal.sampling import guide
 from mixmodal.sequence import Grid, Run
@@ -151,10 +151,7 @@ class Objective(nn.Module):
 
     def _clock(self, time_N: Tensor) -> Tensor:
         """Sines and cosines of the time through two matrices."""
-        frequency = torch.exp(torch.linspace(0, math.log(1000), 32, device=time_N.device))
-        angle = time_N[:, None] * frequency
-        waves = torch.cat((angle.sin(), angle.cos()), dim=1)
-        return torch.nn.functional.silu(waves @ self.clock_in.T) @ self.clock_out.T
+        return torch.nn.functional.silu(waves(time_N) @ self.clock_in.T) @ self.clock_out.T
 
     def losses(self, codec: Any, head: Any, hidden_ND: Tensor, fields: dict[str, Tensor]) -> dict:
         """Sum and count of the squared error of the velocity, averaged over the values of a position."""

@@ -11,7 +11,6 @@ from mixmodal.designs import (
     llada,
     llamagen,
     lossless,
-    magvit2,
     mar,
     maskgit,
     showo,
@@ -41,17 +40,26 @@ def _tokenizer(name: str, **nets: Any) -> Recipe:
 
 
 def tokenizer_scenes() -> Recipe:
-    """Scenes of two objects as 8 x 8 codes out of 1,024."""
+    """Scenes of two objects as 8 x 8 codes out of 1,024.
+
+    Result:  under 3 minutes of a core, seed 0: 30.9 dB, 94.8 % of 500 held-out scenes read right afterwards.
+    """
     return _tokenizer("tokenizer_scenes", quantizer={"kind": "vq", "size": 1024, "width": 8})
 
 
 def tokenizer_scenes_kl() -> Recipe:
-    """Scenes of two objects as 8 x 8 vectors of four numbers, held near a normal law."""
+    """Scenes of two objects as 8 x 8 vectors of four numbers, held near a normal law.
+
+    Result:  likewise: 32.1 dB, 96.8 %.
+    """
     return _tokenizer("tokenizer_scenes_kl", codec={"vector": 4, "kl": 1e-4})
 
 
 def tokenizer_scenes_18() -> Recipe:
-    """Scenes of two objects as 8 x 8 codes of 18 bits, in two numbers of nine."""
+    """Scenes of two objects as 8 x 8 codes of 18 bits, in two numbers of nine.
+
+    Result:  not trained yet.
+    """
     quantizer = {"kind": "lfq", "bits": 18, "groups": 2, "entropy": 0.02}
     return _tokenizer("tokenizer_scenes_18", quantizer=quantizer)
 
@@ -72,62 +80,98 @@ def _recipe(name: str, model: ModelConfig, tasks: dict[str, float] | None = None
 
 
 def chameleon_two() -> Recipe:
-    """Chameleon: one vocabulary of words and codes, next token."""
+    """Chameleon: one vocabulary of words and codes, next token.
+
+    Result:  half of its steps, seed 0, n = 100, 377 s of one core: 5 % of pictures and 64 % of captions exact.
+    """
     return _recipe("chameleon_two", chameleon.model(small_trunk(5), nets=CODES))
 
 
 def showo_two() -> Recipe:
-    """Show-o: words by next token, codes masked."""
+    """Show-o: words by next token, codes masked.
+
+    Result:  half of its steps, seed 0, n = 100, 443 s: 56 and 1 %; all 1,000 steps: 75 and 25 %.
+    """
     return _recipe("showo_two", showo.model(small_trunk(5), nets=CODES))
 
 
 def maskgit_two() -> Recipe:
-    """MaskGIT: masked codes on a caption."""
+    """MaskGIT: masked codes on a caption.
+
+    Result:  half of its steps, seed 0, n = 100, 463 s: 77 % of pictures.
+    """
     return _recipe("maskgit_two", maskgit.model(small_trunk(5), nets=CODES), {"draw": 1.0})
 
 
 def transfusion_two() -> Recipe:
-    """Transfusion: words by next token, latents by flow."""
+    """Transfusion: words by next token, latents by flow.
+
+    Result:  half of its steps, seed 0, n = 100, 406 s: 79 and 100 %; seed 1: 78 and 100 %.
+    """
     return _recipe("transfusion_two", transfusion.model(small_trunk(5), nets=LATENTS))
 
 
 def mar_two() -> Recipe:
-    """MAR on latents: masked, each drawn by a small flow."""
+    """MAR on latents: masked, each drawn by a small flow.
+
+    Result:  half of its steps, seed 0, n = 100, 700 s: 55 and 12 %.
+    """
     return _recipe("mar_two", mar.model(small_trunk(5), nets=LATENTS))
 
 
 def mar_pixels_two() -> Recipe:
-    """MAR on raw patches of 4 x 4 pixels."""
+    """MAR on raw patches of 4 x 4 pixels.
+
+    Result:  half of its steps, seed 0, n = 100, 468 s: 0 and 57 %.
+    """
     return _recipe("mar_pixels_two", mar.model(small_trunk(5), patch=4))
 
 
 def lossless_two() -> Recipe:
-    """Lossless: words by next token, raw patches by flow; what the others are compared with."""
+    """Lossless: words by next token, raw patches by flow; what the others are compared with.
+
+    Result:  half of its steps, seed 0, n = 100, 407 s: 43 and 97 %; seeds 1 and 2: 51 and 98 % both.
+    """
     flow = {"copies": 4, "clamp": 0.1, "time_law": {"mean": -0.8, "std": 1.2}}
     return _recipe("lossless_two", lossless.model(small_trunk(5), flow=flow, picture_weight=3.0))
 
 
 def fuyu_two() -> Recipe:
-    """Fuyu: raw patches in, words out."""
+    """Fuyu: raw patches in, words out.
+
+    Result:  half of its steps, seed 0, n = 100, 287 s: 99 % of captions.
+    """
     return _recipe("fuyu_two", fuyu.model(small_trunk(5)), {"describe": 1.0})
 
 
 def llada_two() -> Recipe:
-    """LLaDA: raw patches in, words by masked diffusion."""
+    """LLaDA: raw patches in, words by masked diffusion.
+
+    Result:  half of its steps, seed 0, n = 100, 258 s: 43 % of captions.
+    """
     return _recipe("llada_two", llada.model(small_trunk(5)), {"describe": 1.0})
 
 
 def llada_blocks_two() -> Recipe:
-    """LLaDA in blocks of eight words."""
+    """LLaDA in blocks of eight words.
+
+    Result:  half of its steps, seed 0, n = 100, 245 s: 72 % of captions.
+    """
     return _recipe("llada_blocks_two", llada.model(small_trunk(5), fill=8, block=8), {"describe": 1.0})
 
 
 def llamagen_two() -> Recipe:
-    """LlamaGen: codes by next token on a caption."""
+    """LlamaGen: codes by next token on a caption.
+
+    Result:  not trained yet.
+    """
     return _recipe("llamagen_two", llamagen.model(small_trunk(5), nets=CODES), {"draw": 1.0})
 
 
-def magvit2_two() -> Recipe:
-    """MAGVIT-v2: masked codes of 18 bits, in two numbers of nine, on a caption."""
+def maskgit_18_two() -> Recipe:
+    """MAGVIT-v2's way: masked codes of 18 bits, in two numbers of nine that are drawn apart, on a caption.
+
+    Result:  not trained yet.
+    """
     nets = {"from": "recipe:tokenizer_scenes_18"}
-    return _recipe("magvit2_two", magvit2.model(small_trunk(5), nets=nets), {"draw": 1.0})
+    return _recipe("maskgit_18_two", maskgit.model(small_trunk(5), nets=nets, masked={"noise": 4.0}), {"draw": 1.0})
