@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,20 +15,32 @@ from mixmodal.recipes import recipe
 MARK = "recipe:"
 
 
-def standing(chosen: Recipe, folder: Path) -> Recipe:
+def standing(chosen: Recipe, folder: Path, known: Mapping[str, Recipe] | None = None) -> Recipe:
     """The recipe with every model that it takes from another recipe trained, in a folder beside its own.
 
+    `known` are recipes that go before those of the package.
     Raises:  ValueError in one of several processes of torchrun, if one of them is not trained yet.
     """
-    return _with_nets(chosen, lambda name: {"from": str(_trained(name, folder.parent / name))})
+    return _with_nets(chosen, lambda name: {"from": str(_trained(name, _inner(name, known), folder.parent / name))})
 
 
-def untrained(chosen: Recipe) -> Recipe:
+def untrained(chosen: Recipe, known: Mapping[str, Recipe] | None = None) -> Recipe:
     """The recipe with what it takes from other recipes as it is before training: what a cost is told by."""
-    return _with_nets(chosen, lambda name: values.to_json(_pictures(recipe(name))))
+    return _with_nets(chosen, lambda name: values.to_json(_pictures(_inner(name, known))))
 
 
-def _with_nets(chosen: Recipe, found) -> Recipe:
+def stands_on(chosen: Recipe) -> list[str]:
+    """The names of the recipes that this one stands on."""
+    names: list[str] = []
+    _with_nets(chosen, lambda name: names.append(name) or {})
+    return list(dict.fromkeys(names))
+
+
+def _inner(name: str, known: Mapping[str, Recipe] | None) -> Recipe:
+    return (known or {}).get(name) or recipe(name)
+
+
+def _with_nets(chosen: Recipe, found: Callable[[str], dict]) -> Recipe:
     streams = {}
     for name, stream in chosen.model.streams.items():
         place = str((stream.codec.get("nets") or {}).get("from", ""))
@@ -42,11 +55,11 @@ def _pictures(inner: Recipe) -> dict:
     return next(s.codec for name, s in inner.model.streams.items() if name != inner.model.speaker)
 
 
-def _trained(name: str, folder: Path) -> Path:
+def _trained(name: str, inner: Recipe, folder: Path) -> Path:
     from mixmodal.parallel import joined
     from mixmodal.train import train_as
 
-    inner, about = recipe(name), folder / "model" / "config.json"
+    about = folder / "model" / "config.json"
     if about.exists():
         told = json.loads(about.read_text(encoding="utf8")).get("about", {})
         if told.get("steps") == told.get("of_steps"):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from tyro.conf import Positional, subcommand
 
+from mixmodal.cli_compare import Compare
 from mixmodal.cli_data import Data
 from mixmodal.cli_doctor import Doctor
 from mixmodal.cli_draw import Fill, Sample
@@ -241,6 +242,7 @@ Command = (
     | Annotated[Fill, subcommand("fill")]
     | Annotated[Caption, subcommand("caption")]
     | Annotated[Eval, subcommand("eval")]
+    | Annotated[Compare, subcommand("compare")]
     | Annotated[Info, subcommand("info")]
     | Annotated[Recipes, subcommand("recipes")]
     | Annotated[Data, subcommand("data")]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 Z95 = 1.959963984540054
+_STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # 97.5 % by degrees of freedom, from 1
 
 
 def rate(hits: Iterable[bool]) -> dict[str, float]:
@@ -37,3 +38,20 @@ def mean_share(values: Iterable[float]) -> dict[str, float]:
 def told(score: dict[str, float]) -> str:
     """A rate as people read it."""
     return f"{score['value']:6.1%}  [{score['low']:.1%}, {score['high']:.1%}]"
+
+
+def over_seeds(rates: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The mean of one rate from several seeds, with its 95 % interval: {"value", "low", "high"}.
+
+    Limits:  the wider of two intervals: of the mean over seeds, by Student's law, and of the answers, as they are asked
+             the same with each seed.
+    """
+    values = [rate["value"] for rate in rates]
+    middle, count = sum(values) / len(values), len(values)
+    low, high = (sum(rate[end] for rate in rates) / count for end in ("low", "high"))
+    if count > 1:
+        half = _STUDENT[min(count - 1, len(_STUDENT)) - 1] * math.sqrt(
+            sum((v - middle) ** 2 for v in values) / (count - 1) / count
+        )
+        low, high = min(low, middle - half), max(high, middle + half)
+    return {"value": middle, "low": max(0.0, low), "high": min(1.0, high)}

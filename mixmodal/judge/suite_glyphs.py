@@ -1,4 +1,4 @@
-"""The suite `glyphs`: words never seen, read from their picture and written as one."""
+"""The suite `glyphs`: words never seen, read from their picture, written as one, and copied from one."""
 
 from __future__ import annotations
 
@@ -25,20 +25,41 @@ def examine(exam: Exam) -> dict[str, Any]:
         rng = np.random.default_rng([exam.seed, 11 if split == "heldout" else 12])
         glyphs = [world.draw(rng, split) for _ in range(exam.n)]
         words, pictures = [glyph.word for glyph in glyphs], [world.render(glyph) for glyph in glyphs]
-        shown = [
-            Document((Image(picture, wanted=False), Text(world.caption(glyph))))
-            for picture, glyph in zip(pictures, glyphs, strict=True)
-        ]
-        said = [made.parts[-1].text.replace(" ", "") for made in exam.answers(shown)]
-        scores[f"{prefix}image_to_text.exact"] = rate(a == b for a, b in zip(said, words, strict=True))
-        scores[f"{prefix}image_to_text.letters"] = mean_share(likeness(a, b) for a, b in zip(said, words, strict=True))
-        if split == "font":
+        if exam.makes(Text.medium):
+            shown = [
+                Document((Image(picture, wanted=False), Text(world.caption(glyph))))
+                for picture, glyph in zip(pictures, glyphs, strict=True)
+            ]
+            said = [made.parts[-1].text.replace(" ", "") for made in exam.answers(shown)]
+            scores[f"{prefix}image_to_text.exact"] = rate(a == b for a, b in zip(said, words, strict=True))
+            scores[f"{prefix}image_to_text.letters"] = mean_share(
+                likeness(a, b) for a, b in zip(said, words, strict=True)
+            )
+        if split == "font" or not exam.makes(Image.medium):
             continue  # a prompt does not name the font, so writing is asked once
         asked = [
             Document((Text("write " + " ".join(word)), Image(picture)))
             for picture, word in zip(pictures, words, strict=True)
         ]
-        drawn = [read(made.parts[-1].pixels) for made in exam.answers(asked)]
-        scores["text_to_image.exact"] = rate(a == b for a, b in zip(drawn, words, strict=True))
-        scores["text_to_image.letters"] = mean_share(likeness(a or "", b) for a, b in zip(drawn, words, strict=True))
+        scores |= _written(exam, asked, words, "text_to_image")
+        if _copies(exam):
+            asked = [
+                Document((Image(picture, wanted=False), Text(world.copying(glyph), wanted=False), Image(picture)))
+                for picture, glyph in zip(pictures, glyphs, strict=True)
+            ]
+            scores |= _written(exam, asked, words, "image_to_image")
     return scores
+
+
+def _written(exam: Exam, asked: list[Document], words: list[str], name: str) -> dict[str, Any]:
+    """How the words in the pictures that the model makes are read."""
+    drawn = [read(made.parts[-1].pixels) for made in exam.answers(asked)]
+    return {
+        f"{name}.exact": rate(a == b for a, b in zip(drawn, words, strict=True)),
+        f"{name}.letters": mean_share(likeness(a or "", b) for a, b in zip(drawn, words, strict=True)),
+    }
+
+
+def _copies(exam: Exam) -> bool:
+    """Whether the model has been shown how a word is copied."""
+    return any((spec.get("tasks") or {}).get("copy") for spec in exam.about.get("sources", {}).values())

@@ -26,7 +26,10 @@ PROSE_DOCUMENTS = 200
 
 @dataclass(eq=False)
 class Exam:
-    """A model to be asked, and how: `options` are the suite's own (level, size, split, ...)."""
+    """A model to be asked, and how: `options` are the suite's own (level, size, split, ...).
+
+    `only` asks for parts of one medium alone.
+    """
 
     model: Model
     about: dict
@@ -36,6 +39,7 @@ class Exam:
     dtype: torch.dtype = torch.float32
     options: dict[str, Any] = field(default_factory=dict)
     watch: Any = None
+    only: str = ""
 
     def answers(self, documents: list[Document]) -> list[Document]:
         """Each document with its last part made by the model, one sample each."""
@@ -46,7 +50,9 @@ class Exam:
         return generate(self.model, requests, live=128, dtype=self.dtype, watch=self.watch)
 
     def makes(self, medium: str) -> bool:
-        """Whether the model has learned to make parts of this medium."""
+        """Whether the model has learned to make parts of this medium, and is to."""
+        if self.only not in ("", medium):
+            return False
         streams = self.model.streams.values()
         return any(s.medium == medium and s.role != "read" and s.weight > 0 for s in streams)
 
@@ -74,7 +80,8 @@ def examine(suite: str, exam: Exam) -> dict[str, Any]:
         raise ValueError(unknown(f"suite {suite!r}", suite, suites()))
     began = time.perf_counter()
     scores = importlib.import_module(f"mixmodal.judge.suite_{suite}").examine(exam)
-    scores["text.bits_per_byte"] = bits_per_byte(exam)
+    if not exam.only:
+        scores["text.bits_per_byte"] = bits_per_byte(exam)
     return {
         "suite": suite,
         **scores,

@@ -284,6 +284,10 @@ class Glyphs:
         """The word that a caption or an answer spells, or None where it spells none."""
         return parse(text)
 
+    def copying(self, glyph: Glyph) -> str:
+        """What asks for a copy that looks like this glyph."""
+        return "copy it" + (f" {self.look(glyph)}" if self.styled else "")
+
     def document(self, index: int, rng: np.random.Generator | None = None) -> Document:
         """One document of one of the tasks; `about` holds the task and its glyphs, the wanted one last."""
         if rng is None:
@@ -297,7 +301,7 @@ class Glyphs:
             parts = (Image(picture, wanted=False), Text(spell(glyph.word)))
         else:
             other = self.draw(rng, word=glyph.word)
-            ask = "copy it" + (f" {self.look(other)}" if self.styled else "")
+            ask = self.copying(other)
             # Never wanted: else a model that reads would have to guess whether a copy is asked for.
             parts = (Image(picture, wanted=False), Text(ask, wanted=False), Image(render(other)))
             glyphs = (glyph, other)

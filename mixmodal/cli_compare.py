@@ -1,0 +1,85 @@
+"""The command that compares designs. It imports what it needs when it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+
+@dataclass
+class Compare:
+    """Train and judge designs on one budget, several seeds each, and write a page that says which is better.
+
+    Without names, the comparisons of the package are listed. Stopped at any moment, the same command goes on.
+    """
+
+    names: Positional[tuple[str, ...]] = ()
+    """A comparison of the package, or the recipes to compare."""
+    budget: str = "steps=500"
+    """For recipes: what each may spend, as steps=, tokens=, flops= or minutes= (tokenizers counted in the last two)."""
+    seeds: tuple[int, ...] = ()
+    """Seeds of the trainings; those of the comparison, or 0 1 2, unless given."""
+    suite: str = "scenes"
+    """For recipes: what they are asked."""
+    n: int = 0
+    """How many questions of each kind; those of the comparison, or 200, unless given."""
+    out: Path | None = None
+    """Folder for all of it; runs/compare_NAME unless given."""
+    jobs: int = 0
+    """How many trainings at a time; one for each core unless given."""
+    set: tuple[str, ...] = ()
+    """Settings of every arm as dotted.key=value, for example rows=8."""
+    smoke: bool = False
+    """All of it in miniature: does it run?"""
+    dry_run: bool = False
+    """Only tell what it would cost."""
+
+    def run(self) -> None:
+        """Compare, or list what can be."""
+        from mixmodal import comparisons
+        from mixmodal.checkpoint import write_json, write_text
+        from mixmodal.collect import collected
+        from mixmodal.compare import begin, estimate, planned, run, smoke
+        from mixmodal.report import page
+
+        if not self.names:
+            for name, function in comparisons.known().items():
+                print(f"{name:24} {(function.__doc__ or '').splitlines()[0]}")
+            return
+        chosen = self._chosen()
+        out = self.out or Path("runs") / f"compare_{chosen.name}{'_smoke' if self.smoke else ''}"
+        if self.smoke:
+            chosen = smoke(chosen)
+        if self.dry_run:
+            begin(chosen, out)
+            print("\n".join(estimate(chosen, planned(chosen, out), self.jobs or 1)))
+            return
+        run(chosen, out, jobs=self.jobs)
+        result = collected(out)
+        write_json(out / "result.json", result)
+        write_text(out / "index.html", page(result))
+        print(f"the page: {out / 'index.html'}   the numbers: {out / 'result.json'}")
+
+    def _chosen(self):
+        from dataclasses import replace
+
+        from mixmodal import comparisons
+        from mixmodal.compare import Comparison
+        from mixmodal.config import override
+        from mixmodal.recipes import recipe, recipes
+
+        if len(self.names) == 1 and self.names[0] not in recipes():
+            chosen = comparisons.named(self.names[0])
+        else:
+            kind, _, amount = self.budget.partition("=")
+            chosen = Comparison(
+                name="_".join(self.names),
+                question=f"{', '.join(self.names[:-1])} or {self.names[-1]}?",
+                arms={name: recipe(name) for name in self.names},
+                budget={kind: float(amount or "nan")},
+                suite=self.suite,
+            )
+        arms = {label: override(arm, self.set) for label, arm in chosen.arms.items()}
+        return replace(chosen, arms=arms, seeds=self.seeds or chosen.seeds, n=self.n or chosen.n)

@@ -1,0 +1,142 @@
+"""A comparison as one result: every number of every arm over its seeds, and what made them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+from mixmodal import config as values
+from mixmodal.chain import stands_on
+from mixmodal.compare import TWIN, Comparison, begin_again, home, planned
+from mixmodal.judge.intervals import over_seeds
+
+PACKAGE = Path(__file__).parent
+
+
+def collected(out: Path) -> dict[str, Any]:
+    """The result of the comparison in `out`: for JSON, and for the page.
+
+    Raises:  FileNotFoundError if a piece of it is not done.
+    """
+    comparison, plan = begin_again(out), planned(begin_again(out), out)
+    arms = {label: _arm(comparison, plan["arms"][label], out, label) for label in comparison.arms}
+    if plan["twin"]:
+        arms[TWIN] = _arm(comparison, plan["twin"], out, TWIN)
+    return {
+        "name": comparison.name,
+        "question": comparison.question,
+        "budget": comparison.budget,
+        "suite": comparison.suite,
+        "options": comparison.options,
+        "seeds": list(comparison.seeds),
+        "n": comparison.n,
+        "few": comparison.few,
+        "arms": arms,
+        "fingerprint": fingerprint(comparison),
+    }
+
+
+def fingerprint(comparison: Comparison) -> dict[str, str]:
+    """What made the numbers: code, settings and data by their digests, versions, the machine."""
+    import torch
+
+    code = hashlib.sha256()
+    for file in sorted(PACKAGE.rglob("*.py")):
+        code.update(file.relative_to(PACKAGE).as_posix().encode() + file.read_bytes())
+    settings = json.dumps(values.to_json(comparison), sort_keys=True)
+    data = json.dumps([values.to_json(arm.sources) for arm in comparison.arms.values()], sort_keys=True)
+    return {
+        "code": code.hexdigest()[:16],
+        "settings": hashlib.sha256(settings.encode()).hexdigest()[:16],
+        "data": hashlib.sha256(data.encode()).hexdigest()[:16],
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "machine": f"{_processor()}, {os.cpu_count()} cores",
+    }
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _arm(comparison: Comparison, plan: dict[str, Any], out: Path, label: str) -> dict[str, Any]:
+    told, trained = (
+        [_read(home(out, label, s) / f"{n}.json") for s in comparison.seeds] for n in ("scores", "trained")
+    )
+    names = stands_on(comparison.arms[label]) if label in comparison.arms else []
+    nets = [[_read(out / f"seed_{s}" / name / "trained.json") for name in names] for s in comparison.seeds]
+    flops = [plan["flops_a_step"] * run["steps"] + plan["flops_of_nets"] for run in trained]
+    arm: dict[str, Any] = {
+        "recipe": comparison.arms[label].name if label in comparison.arms else label,
+        "parameters": plan["parameters"],
+        "stands_on": names,
+        "steps": [run["steps"] for run in trained],
+        "flops": flops,
+        "flops_of_nets": plan["flops_of_nets"],
+        "seconds": [run["seconds"] + sum(n["seconds"] for n in on) for run, on in zip(trained, nets, strict=True)],
+        "seconds_of_nets": [sum(n["seconds"] for n in on) for on in nets],
+        "memory": max(run["memory"] for run in trained),
+        "tuned": told[0]["tuned"],
+        "scores": _over(comparison, [run["scores"] for run in told]),
+        "sampling": _means([run["sampling"] for run in told if "sampling" in run]),
+        "samples": told[0].get("samples", []),
+    }
+    if "curve" in told[0]:
+        arm["evaluations"] = [
+            {
+                "steps": entry[0]["steps"],
+                **_means(list(entry)),
+                "scores": _over(comparison, [e["scores"] for e in entry]),
+            }
+            for entry in zip(*(run["evaluations"] for run in told), strict=True)
+        ]
+        arm["curve"] = [
+            {
+                "step": point[0]["step"],
+                "flops": plan["flops_a_step"] * point[0]["step"] + plan["flops_of_nets"],
+                "seconds": _mean(
+                    [e["seconds"] + sum(n["seconds"] for n in on) for e, on in zip(point, nets, strict=True)]
+                ),
+                "scores": _over(comparison, [e["scores"] for e in point]),
+            }
+            for point in zip(*(run["curve"] for run in told), strict=False)
+        ]
+    return arm
+
+
+def _over(comparison: Comparison, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Each score over the seeds: rates with their interval, numbers with their mean, and what each seed gave."""
+    out: dict[str, Any] = {}
+    for name, first in runs[0].items():
+        found = [run[name] for run in runs]
+        if isinstance(first, dict) and "low" in first:
+            out[name] = over_seeds(found) | {"seeds": [rate["value"] for rate in found]}
+        elif isinstance(first, float):
+            out[name] = {"value": _mean(found), "seeds": found}
+    return out
+
+
+def _means(entries: list[dict[str, Any]]) -> dict[str, float]:
+    names = [name for name, value in (entries[0] if entries else {}).items() if isinstance(value, (int, float))]
+    return {name: _mean([entry[name] for entry in entries]) for name in names}
+
+
+def _mean(found: list[float]) -> float:
+    return math.fsum(found) / len(found)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    if not file.exists():
+        raise FileNotFoundError(f"{file} is not there: the comparison is not done, call it again")
+    return json.loads(file.read_text(encoding="utf8"))

@@ -1,0 +1,236 @@
+"""The page of a comparison: one file that needs no network, from its result alone."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Callable
+from typing import Any
+
+from mixmodal.compute import duration
+
+COLOURS = ("#2a5db0", "#c2521b", "#2c8a57", "#8a3fa0", "#b08a00", "#0f8f9c", "#c02f5b", "#6b6b74", "#7a5230", "#4a4ae0")
+STYLE = """
+body{font:16px/1.5 system-ui,sans-serif;margin:0 auto;max-width:1120px;padding:20px;color:#1e1e22;background:#fff}
+h1{font-size:25px;line-height:1.25;margin:0 0 6px} h2{font-size:19px;margin:34px 0 8px}
+p,li{max-width:74ch;margin:6px 0} .wide{overflow-x:auto;margin:10px 0} table{border-collapse:collapse;font-size:14.5px}
+td,th{padding:5px 14px 5px 0;text-align:left;vertical-align:top;white-space:nowrap}
+th{font-weight:600;border-bottom:1px solid #bbb} td{font-variant-numeric:tabular-nums;border-bottom:1px solid #eee}
+.dim{color:#6d6d75;font-size:13px} svg{width:100%;height:auto;display:block}
+.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,330px),1fr));gap:18px}
+.dot{display:inline-block;width:11px;height:11px;border-radius:6px;margin-right:6px}
+.legend{display:flex;flex-wrap:wrap;gap:4px 18px;font-size:14px;margin:8px 0}
+.made img{width:72px;height:auto;image-rendering:pixelated;border:1px solid #ddd;border-radius:3px;display:block}
+.made td{padding:4px 8px 4px 0;white-space:normal;min-width:72px}
+.made td:first-child{min-width:150px;font-size:13.5px}
+"""
+COSTS = (
+    "arm",
+    "parameters",
+    "steps",
+    "training",
+    "of it, what it stands on",
+    "time",
+    "memory",
+    "a picture: passes",
+    "FLOPs",
+    "seconds",
+    "guidance",
+)
+NAMES = {
+    "text_to_image.exact": "pictures, exact",
+    "text_to_image.parts": "parts right",
+    "text_to_image.letters": "letters right",
+    "image_to_text.exact": "described, exact",
+    "image_to_image.exact": "copied, exact",
+    "text.bits_per_byte": "prose, bits a byte",
+}
+LOWER = ("text.bits_per_byte",)  # the less the better
+DRAWN = "text_to_image.exact"
+
+
+def page(result: dict[str, Any]) -> str:
+    """The whole page."""
+    arms = result["arms"]
+    inks = {label: COLOURS[number % len(COLOURS)] for number, label in enumerate(arms)}
+    shown = [name for name in NAMES if any(name in arm["scores"] for arm in arms.values())]
+    scores = [_scores_row(label, arm, shown, inks) for label, arm in arms.items()]
+    ((kind, amount),) = result["budget"].items()
+    made = "".join(f"<tr><td>{_safe(k)}</td><td>{_safe(v)}</td></tr>" for k, v in result["fingerprint"].items())
+    return f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{_safe(result["name"])}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head><body>
+<h1>{_safe(result["question"])}</h1>
+<p>{len(arms)} arms, seeds {", ".join(map(str, result["seeds"]))}, each arm on {amount:,.6g} {kind}. Judged by the suite
+<i>{_safe(result["suite"])}</i>: {result["n"]} questions of a kind and seed, one sample each, curves with
+{result["few"]}. Intervals are of 95 %: the wider of that over the seeds and that over the questions.</p>
+<ul>{"".join(f"<li>{line}</li>" for line in verdicts(result))}</ul>
+<h2>Scores</h2>{_table(("arm", *(NAMES[name] for name in shown)), scores)}
+<h2>Costs</h2>{_table(COSTS, [_costs_row(label, arm, inks) for label, arm in arms.items()])}
+<p class="dim">FLOPs are counted as the runs multiply, encoding and tokenizers included; time and seconds are of this
+machine, memory is the most that the process of a training held. Guidance and weights were tuned on other questions than
+those told here.</p>
+{_charts(result, inks)}{_samples(result, inks)}
+<h2>What made this</h2><div class="wide"><table>{made}</table></div></body></html>"""
+
+
+def _table(heads: tuple[str, ...], rows: list[str]) -> str:
+    head = "".join(f"<th>{name}</th>" for name in heads)
+    return f'<div class="wide"><table><tr>{head}</tr>{"".join(rows)}</table></div>'
+
+
+def verdicts(result: dict[str, Any]) -> list[str]:
+    """One sentence for each score: which arm is best, and whether another one may be as good."""
+    lines = []
+    for name, words in NAMES.items():
+        found = {label: arm["scores"][name] for label, arm in result["arms"].items() if name in arm["scores"]}
+        if len(found) < 2:
+            continue
+        sign = -1 if name in LOWER else 1
+        order = sorted(found, key=lambda label: sign * found[label]["value"], reverse=True)
+        best = found[order[0]]
+        if "low" in best:
+            near = [label for label in order[1:] if found[label]["high"] >= best["low"]]
+            rest = f"; the intervals of {', '.join(near)} reach into its own" if near else ", apart from all others"
+        else:
+            rest = f"; next {order[1]} with {_told(found[order[1]])}"
+        lines.append(f"<b>{words}</b>: {_safe(order[0])} with {_told(best)}{_safe(rest)}.")
+    return lines
+
+
+def _safe(text: Any) -> str:
+    return html.escape(str(text))
+
+
+def _told(score: dict[str, Any]) -> str:
+    if "low" in score:
+        return f"{score['value']:.1%} ({score['low']:.0%} to {score['high']:.0%})"
+    return f"{score['value']:.3f}"
+
+
+def _name(label: str, inks: dict[str, str]) -> str:
+    return f'<span class="dot" style="background:{inks[label]}"></span>{_safe(label)}'
+
+
+def _scores_row(label: str, arm: dict[str, Any], shown: list[str], inks: dict[str, str]) -> str:
+    cells = []
+    for name in shown:
+        score = arm["scores"].get(name)
+        if score is None:
+            cells.append("<td>–</td>")
+            continue
+        each = ", ".join(f"{v:.0%}" if "low" in score else f"{v:.2f}" for v in score["seeds"])
+        cells.append(f'<td>{_told(score)}<br><span class="dim">{each}</span></td>')
+    return f"<tr><td>{_name(label, inks)}</td>{''.join(cells)}</tr>"
+
+
+def _costs_row(label: str, arm: dict[str, Any], inks: dict[str, str]) -> str:
+    flops, seconds = _mean(arm["flops"]), _mean(arm["seconds"])
+    price, tuned = arm["sampling"], arm["tuned"]
+    averaged = ", averaged weights" if tuned.get("weights") == "average" else ""
+    cells = [
+        _name(label, inks),
+        f"{arm['parameters'] / 1e6:.2f} M",
+        f"{_mean(arm['steps']):,.0f}",
+        _flops(flops),
+        f"{arm['flops_of_nets'] / flops:.0%} of FLOPs, {duration(_mean(arm['seconds_of_nets']))}"
+        if arm["stands_on"]
+        else "–",
+        duration(seconds),
+        f"{arm['memory'] / 2**30:.2f} GiB",
+        *((f"{price['passes']:.0f}", _flops(price["flops"]), f"{price['seconds']:.2f}") if price else ("–", "–", "–")),
+        f"{tuned['guidance']:g}{averaged}" if tuned else "–",
+    ]
+    return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+
+
+def _flops(count: float) -> str:
+    for size, letter in ((1e15, "P"), (1e12, "T"), (1e9, "G")):
+        if count >= size:
+            return f"{count / size:.3g} {letter}FLOPs"
+    return f"{count / 1e6:.3g} MFLOPs"
+
+
+def _mean(found: list[float]) -> float:
+    return sum(found) / len(found)
+
+
+def _charts(result: dict[str, Any], inks: dict[str, str]) -> str:
+    drawing = {label: arm for label, arm in result["arms"].items() if arm.get("curve")}
+    if not drawing:
+        return ""
+
+    def lines(of: str, across: Callable[[dict], float]) -> dict[str, list[tuple[float, dict]]]:
+        return {label: [(across(point), point["scores"][DRAWN]) for point in arm[of]] for label, arm in drawing.items()}
+
+    charts = [
+        chart(lines("curve", lambda p: p["flops"] / 1e12), inks, "TFLOPs of training"),
+        chart(lines("curve", lambda p: p["seconds"] / 60), inks, "minutes of training"),
+        chart(lines("evaluations", lambda p: p["steps"]), inks, "steps sampled", log=True),
+        chart(lines("evaluations", lambda p: p["flops"] / 1e9), inks, "GFLOPs a picture", log=True),
+    ]
+    legend = "".join(f"<span>{_name(label, inks)}</span>" for label in drawing)
+    return (
+        f'<h2>Exact pictures over cost</h2><div class="legend">{legend}</div>'
+        f'<div class="charts">{"".join(charts)}</div>'
+        '<p class="dim">Lines are means over the seeds, pale dots each seed. A point before the end is of a training'
+        " whose rates have not fallen yet.</p>"
+    )
+
+
+def chart(lines: dict[str, list[tuple[float, dict]]], inks: dict[str, str], x_name: str, log: bool = False) -> str:
+    """Shares over a cost as a picture in SVG; `log` puts costs apart by their ratio."""
+    width, height, left, bottom, top = 360, 250, 42, 206, 22
+    bend = math.log2 if log else float
+    xs = [bend(x) for points in lines.values() for x, _ in points]
+    low, high = (min(xs) if log else 0.0), max(xs)
+
+    def at(x: float, share: float) -> tuple[float, float]:
+        across = (bend(x) - low) / ((high - low) or 1)
+        return left + across * (width - left - 14), bottom - share * (bottom - top)
+
+    parts = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="share of exact pictures over {x_name}">']
+    for share in (0, 0.25, 0.5, 0.75, 1):
+        y = at(2**low if log else low, share)[1]
+        parts.append(f'<line x1="{left}" x2="{width - 14}" y1="{y:.1f}" y2="{y:.1f}" stroke="#e4e4e8"/>')
+        parts.append(
+            f'<text x="{left - 6}" y="{y + 4:.1f}" font-size="11" text-anchor="end" fill="#666">{share:.0%}</text>'
+        )
+    for number in range(5):
+        bent = low + (high - low) * number / 4
+        value = 2**bent if log else bent
+        x = left + (width - left - 14) * number / 4
+        parts.append(
+            f'<text x="{x:.1f}" y="{bottom + 16}" font-size="11" text-anchor="middle" fill="#666">{value:.3g}</text>'
+        )
+    parts.append(
+        f'<text x="{(left + width) / 2}" y="{height - 8}" font-size="12" text-anchor="middle" fill="#333">'
+        f"{x_name}</text>"
+    )
+    parts.append(f'<text x="{left}" y="12" font-size="12" fill="#333">exact pictures</text>')
+    for label, points in lines.items():
+        for x, score in points:
+            for value in score["seeds"]:
+                cx, cy = at(x, value)
+                parts.append(f'<circle cx="{cx:.1f}" cy="{cy:.1f}" r="2.4" fill="{inks[label]}" opacity=".3"/>')
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (at(x, s["value"]) for x, s in points))
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{inks[label]}" stroke-width="2"/>')
+    return "".join(parts) + "</svg>"
+
+
+def _samples(result: dict[str, Any], inks: dict[str, str]) -> str:
+    drawing = {label: arm["samples"] for label, arm in result["arms"].items() if arm["samples"]}
+    if not drawing:
+        return ""
+    head = "".join(f"<td>{_name(label, inks)}</td>" for label in drawing)
+    rows = []
+    for number, first in enumerate(next(iter(drawing.values()))):
+        pictures = "".join(
+            f'<td><img src="data:image/png;base64,{samples[number]["png"]}" alt="{_safe(label)}"></td>'
+            for label, samples in drawing.items()
+        )
+        rows.append(f"<tr><td>{_safe(first['prompt'])}</td>{pictures}</tr>")
+    seed = result["seeds"][0]
+    return (
+        f"<h2>The same sentences, drawn by each (seed {seed})</h2>"
+        f'<div class="wide"><table class="made"><tr><td></td>{head}</tr>{"".join(rows)}</table></div>'
+    )

@@ -1,0 +1,174 @@
+"""A comparison is done piece by piece, each once, and its page is made of files alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from mixmodal import comparisons
+from mixmodal.collect import collected
+from mixmodal.compare import TWIN, Comparison, begin, do, home, planned, smoke, stages
+from mixmodal.config import TrunkConfig, from_json, to_json
+from mixmodal.designs import lossless
+from mixmodal.judge.costs import sampling_cost, step_cost
+from mixmodal.judge.intervals import over_seeds, rate
+from mixmodal.judge.suites import Exam
+from mixmodal.recipes import recipe
+from mixmodal.report import chart, page
+
+TRUNK = TrunkConfig(width=32, depth=1, heads=2, kv_heads=2, head_size=16, mlp_width=32)
+
+
+def tiny(**more) -> Comparison:
+    base = replace(recipe("lossless_two"), model=lossless.model(TRUNK), compile=False, rows=2, vocabulary=300)
+    share = {**base.sources, "prose": {"kind": "prose", "share": 0.3}}
+    arms = {
+        "eights": replace(base, sources=share),
+        "sixteens": replace(base, model=lossless.model(TRUNK, patch=(1, 16, 16))),
+    }
+    kept = {
+        "budget": {"steps": 4},
+        "seeds": (0, 1),
+        "n": 2,
+        "few": 2,
+        "guidances": (1.0, 2.0),
+        "evaluations": (1, 2),
+        "points": 2,
+        "options": {"splits": "heldout"},
+    }
+    return Comparison(name="tiny", question="eights or sixteens?", arms=arms, **{**kept, **more})
+
+
+def finished(comparison: Comparison, out) -> dict:
+    begin(comparison, out)
+    planned(comparison, out)
+    for stage in stages(comparison, out):
+        for piece in stage:
+            if not piece.file.exists():
+                do(out, piece)
+    return collected(out)
+
+
+def untimed(result):
+    """A result without what the clock and the memory of the moment say."""
+    if isinstance(result, dict):
+        return {k: untimed(v) for k, v in result.items() if k not in ("seconds", "seconds_of_nets", "memory")}
+    return [untimed(v) for v in result] if isinstance(result, list) else result
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    out = tmp_path_factory.mktemp("compare") / "tiny"
+    return out, finished(tiny(), out)
+
+
+def test_a_comparison_tells_every_score_and_cost_of_every_arm(done):
+    _, result = done
+    assert set(result["arms"]) == {"eights", "sixteens", TWIN}
+    for label in ("eights", "sixteens"):
+        arm = result["arms"][label]
+        score = arm["scores"]["text_to_image.exact"]
+        assert score["low"] <= score["value"] <= score["high"] and len(score["seeds"]) == 2
+        assert [point["step"] for point in arm["curve"]] == [2, 4]
+        assert arm["curve"][1]["flops"] == pytest.approx(2 * arm["curve"][0]["flops"])
+        assert [entry["steps"] for entry in arm["evaluations"]] == [1, 2]
+        assert arm["evaluations"][1]["flops"] > arm["evaluations"][0]["flops"] > 0
+        assert arm["tuned"]["guidance"] in (1.0, 2.0) and len(arm["tuned"]["tried"]) == 2
+        assert len(arm["samples"]) == 8 and arm["memory"] > 2**20
+    assert result["arms"][TWIN]["scores"]["text.bits_per_byte"]["value"] > 0
+    assert result["arms"]["eights"]["scores"]["text.bits_per_byte"]["value"] > 0
+
+
+def test_what_is_done_is_not_done_again_and_what_is_lost_comes_back_the_same(done, tmp_path):
+    out, result = done
+    again = tmp_path / "again"
+    shutil.copytree(out, again)
+    shutil.rmtree(home(again, "eights", 1))  # a run, and with it its training
+    (home(again, "sixteens", 0) / "scores.json").unlink()
+    kept = (home(again, "sixteens", 0) / "trained.json").stat().st_mtime_ns
+    assert untimed(finished(tiny(), again)) == untimed(result)
+    assert (home(again, "sixteens", 0) / "trained.json").stat().st_mtime_ns == kept
+
+
+def test_the_page_needs_no_network_and_names_every_arm(done):
+    _, result = done
+    text = page(result)
+    for label in result["arms"]:
+        assert f">{label}<" in text.replace("</span>", "<").replace('"></span>', ">") or label in text
+    assert "http" not in text.replace("http-equiv", "") and "<script" not in text
+    assert text.count("data:image/png;base64,") == 16
+    assert page(json.loads(json.dumps(result))) == text
+
+
+def test_another_comparison_does_not_go_into_the_same_folder(done):
+    out, _ = done
+    with pytest.raises(ValueError, match="another --out"):
+        begin(tiny(n=3), out)
+
+
+def test_a_comparison_goes_through_json_unchanged():
+    for name, function in comparisons.known().items():
+        whole = function()
+        assert whole.name == name
+        assert to_json(from_json(Comparison, json.loads(json.dumps(to_json(whole))), "comparison")) == to_json(whole)
+        assert len(smoke(whole).arms) <= 3
+
+
+@pytest.mark.parametrize("budget", [{}, {"hours": 1}, {"steps": 1, "flops": 1}])
+def test_a_budget_is_one_of_four_kinds(budget):
+    with pytest.raises(ValueError, match="give one of steps, tokens, flops, minutes"):
+        tiny(budget=budget)
+
+
+def test_equal_flops_give_the_dearer_arm_fewer_steps(tmp_path):
+    comparison = tiny(budget={"flops": 2e10}, twin=False)
+    begin(comparison, tmp_path)
+    arms = planned(comparison, tmp_path)["arms"]
+    for arm in arms.values():
+        assert arm["steps"] * arm["flops_a_step"] == pytest.approx(2e10, rel=0.5 / arm["steps"] + 1e-6)
+
+
+def test_flops_of_a_step_are_those_of_its_products(tmp_path):
+    """Two matrices of a linear layer and its gradients: 6 a weight and position, and attention besides."""
+    base = replace(tiny().arms["eights"], rows=4)
+    deep = replace(base, model=replace(base.model, trunk=replace(TRUNK, depth=2)))
+    more = step_cost(deep).flops - step_cost(base).flops
+    weights = 4 * 32 * 32 + 3 * 32 * 32
+    attention = 2 * 2 * 3 * base.length * 32
+    assert more == pytest.approx(base.rows * base.length * (6 * weights + attention), rel=0.02)
+
+
+def test_the_price_of_a_picture_grows_with_its_steps(done):
+    from mixmodal.api import load
+    from mixmodal.parts import Document, Image, Text
+
+    loaded = load(home(done[0], "eights", 0))
+    asked = [Document((Text("a red circle"), Image(size=(32, 32))))]
+    prices = [
+        sampling_cost(Exam(loaded.model, loaded.about, 1, 0, loaded.settings(steps=s, guidance=2.0)), asked)
+        for s in (2, 4)
+    ]
+    assert prices[1]["passes"] - prices[0]["passes"] == 4  # two steps more, two branches each
+    assert prices[1]["flops"] > prices[0]["flops"] > 0
+
+
+def test_the_interval_over_seeds_is_never_narrower_than_that_of_the_answers():
+    alike = [rate([True] * 50 + [False] * 50)] * 3
+    assert over_seeds(alike)["low"] == pytest.approx(alike[0]["low"])
+    apart = [rate([True] * k + [False] * (100 - k)) for k in (20, 50, 80)]
+    wide = over_seeds(apart)
+    assert wide["value"] == pytest.approx(0.5) and wide["low"] == 0.0 and wide["high"] == 1.0
+
+
+def test_a_chart_draws_each_seed_and_the_mean():
+    score = {"value": 0.5, "seeds": [0.4, 0.6]}
+    drawn = chart({"a": [(1.0, score), (2.0, score)]}, {"a": "#000"}, "cost", log=True)
+    assert drawn.count("<circle") == 4 and drawn.count("<polyline") == 1
+
+
+def test_an_unknown_comparison_is_refused_with_the_nearest():
+    with pytest.raises(ValueError, match="did you mean designs"):
+        comparisons.named("design")
