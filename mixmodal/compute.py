@@ -47,14 +47,19 @@ def cost_of(model: Model, recipe: Recipe, dtype: torch.dtype) -> Cost:
     named = dict(model.named_parameters())
     parameters = sum(p.numel() for p in named.values())
     learning = sum(p.numel() for p in named.values() if p.requires_grad)
-    matrices = sum(p.numel() for name, p in named.items() if p.ndim == 2 and name.startswith("trunk."))
+    matrices = sum(  # each position goes by one expert
+        p.numel() / (trunk.experts if name.startswith("trunk.blocks.") else 1)
+        for name, p in named.items()
+        if p.ndim == 2 and name.startswith("trunk.")
+    )
     ends = sum(
         p.numel()
         for name, p in named.items()
         if p.ndim == 2 and not name.startswith("trunk.") and "place" not in name and ".codec.table" not in name
     )
     positions, length = recipe.rows * recipe.length, recipe.length
-    within = 12 * positions * length * trunk.heads * trunk.head_size * trunk.depth + 6 * positions * matrices
+    seen = length * trunk.heads * (trunk.head_size + trunk.value_size) * trunk.depth
+    within = 6 * positions * (seen + matrices)
     flops = 6 * positions * 0.6 * ends + within * (4 / 3 if recipe.recompute else 1)
     size = torch.finfo(dtype).bits // 8
     each = trunk.width * 12 + trunk.mlp_width * 3 + trunk.heads * trunk.head_size * 8
