@@ -141,6 +141,14 @@ def _lossless(name: str, depth: int = 5, flow: dict[str, Any] | None = None, **t
     return _recipe(name, lossless.model(replace(small_trunk(depth), **trunk), flow=told, picture_weight=3.0))
 
 
+def asym_two() -> Recipe:
+    """Lossless with AsymFlow's prediction: the velocity of each patch's means and first slopes, the rest as pixels.
+
+    Result:  not trained yet.
+    """
+    return _lossless("asym_two", flow={"prediction": "asym"})
+
+
 def gau_two() -> Recipe:
     """Lossless on gated attention units, twice as many blocks of half the size.
 
