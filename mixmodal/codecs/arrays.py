@@ -14,7 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixmodal.convnets import Down, Up, by_size, to_canvas, to_patches
+from mixmodal.convnets import Down, Up, by_size, to_canvas, to_patches, together
 from mixmodal.sequence import Grid, raster
 
 
@@ -192,7 +192,7 @@ class Codec(Patches):
             pyramid = self.beside(self._canvas(fields, at, (rows, columns), hidden_ND.dtype))
             change = self.up(to_canvas(features[at], rows, columns, self.coarse), pyramid)
             out.append((at, to_patches(change, self.config.patch[1:]).float()))
-        return predicted_NC + _together(out)
+        return predicted_NC + together(out)
 
     def _convolved(self, fields: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         out = []
@@ -200,7 +200,7 @@ class Codec(Patches):
             canvas = self._canvas(fields, at, (rows, columns), dtype)
             out.append((at, to_patches(self.down(canvas)[-1], self.coarse)))
         # normed: left alone they grow tenfold in training and drown places and words
-        features = F.rms_norm(_together(out).float(), (self.from_down.shape[1],)).to(dtype)
+        features = F.rms_norm(together(out).float(), (self.from_down.shape[1],)).to(dtype)
         return F.linear(features, self.from_down.to(dtype)).float()
 
     def _canvas(self, fields: dict[str, Tensor], at: Tensor, size: tuple[int, int], dtype: torch.dtype) -> Tensor:
@@ -222,11 +222,3 @@ class Codec(Patches):
 def build(config: Config, width: int) -> Codec:
     """The codec for a trunk of `width`."""
     return Codec(config, width)
-
-
-def _together(pieces: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """The pieces in the order of their slots."""
-    if len(pieces) == 1:
-        return pieces[0][1]
-    order = torch.cat([at for at, _ in pieces])
-    return torch.cat([piece for _, piece in pieces])[torch.argsort(order)]

@@ -8,6 +8,7 @@ from typing import Any
 from mixmodal.config import ModelConfig, OptimConfig, Recipe
 from mixmodal.designs import (
     chameleon,
+    dit,
     fuyu,
     llada,
     llamagen,
@@ -18,10 +19,13 @@ from mixmodal.designs import (
     small_trunk,
     tokenizer,
     transfusion,
+    unet,
 )
 
 CODES, LATENTS = {"from": "recipe:tokenizer_scenes"}, {"from": "recipe:tokenizer_scenes_kl"}
 TWO = {"kind": "scenes", "level": "two"}
+FLOW = {"copies": 4, "clamp": 0.1, "time_law": {"mean": -0.8, "std": 1.2}}
+CONTROLLED = {"flow": FLOW, "picture_weight": 3.0}
 
 
 def _tokenizer(name: str, **nets: Any) -> Recipe:
@@ -137,8 +141,8 @@ def lossless_two() -> Recipe:
 
 
 def _lossless(name: str, depth: int = 5, flow: dict[str, Any] | None = None, **trunk: Any) -> Recipe:
-    told = {"copies": 4, "clamp": 0.1, "time_law": {"mean": -0.8, "std": 1.2}, **(flow or {})}
-    return _recipe(name, lossless.model(replace(small_trunk(depth), **trunk), flow=told, picture_weight=3.0))
+    chosen = replace(small_trunk(depth), **trunk)
+    return _recipe(name, lossless.model(chosen, flow={**FLOW, **(flow or {})}, picture_weight=3.0))
 
 
 def asym_two() -> Recipe:
@@ -147,6 +151,22 @@ def asym_two() -> Recipe:
     Result:  not trained yet.
     """
     return _lossless("asym_two", flow={"prediction": "asym"})
+
+
+def unet_two() -> Recipe:
+    """A control: a U-Net draws, on what a trunk of three blocks says of the text.
+
+    Result:  not trained yet.
+    """
+    return _recipe("unet_two", unet.model(small_trunk(3), **CONTROLLED))
+
+
+def dit_two() -> Recipe:
+    """A control: a diffusion transformer draws, on what a trunk of three blocks says of the text.
+
+    Result:  not trained yet.
+    """
+    return _recipe("dit_two", dit.model(small_trunk(3), **CONTROLLED))
 
 
 def gau_two() -> Recipe:
