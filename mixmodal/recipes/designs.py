@@ -158,7 +158,7 @@ def unet_two() -> Recipe:
 
     Result:  not trained yet.
     """
-    return _recipe("unet_two", unet.model(small_trunk(3), **CONTROLLED))
+    return _recipe("unet_two", unet.model(small_trunk(3), width=24, **CONTROLLED))
 
 
 def dit_two() -> Recipe:
@@ -166,7 +166,7 @@ def dit_two() -> Recipe:
 
     Result:  not trained yet.
     """
-    return _recipe("dit_two", dit.model(small_trunk(3), **CONTROLLED))
+    return _recipe("dit_two", dit.model(small_trunk(3), depth=3, **CONTROLLED))
 
 
 def gau_two() -> Recipe:
