@@ -244,6 +244,35 @@ def test_a_later_block_never_changes_what_is_predicted_of_an_earlier_one():
     assert not torch.equal(one, two)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("control", ["unet", "dit"])
+def test_the_trunk_of_a_control_never_sees_the_noisy_values_which_its_net_does(control):
+    model = made(control)
+    sequence = model.lay_out(Document((Text("a"), picture(0, 8, 12)), key=1), np.random.default_rng(0))
+    batch = collate([sequence], [[0]], len(sequence), model.blank())
+    stream, slots, hidden = model.writer("image"), batch.slots["drawn"], model(batch)
+    slots.embed["values"] = slots.embed["values"] + 1
+    assert torch.equal(model(batch), hidden)
+    told = {name: slots.predict[name] for name in (*stream.codec.blank(), "time")}
+    given = hidden.flatten(0, 1)[slots.predict_at]
+    found = stream.codec.read(given, told)
+    for other in (
+        stream.codec.read(given, {**told, "values": told["values"] + 1}),
+        stream.codec.read(given, {**told, "time": told["time"] / 2}),
+        stream.codec.read(given.roll(1, 0), told),
+    ):
+        assert not torch.allclose(other, found, atol=1e-3)
+    assert torch.equal(stream.codec.read(given[:6], {name: f[:6] for name, f in told.items()}), found[:6])
+
+
+def test_a_control_says_which_nets_there_are_and_takes_one_frame():
+    control = kind_of("codecs", {"kind": "control"})
+    with pytest.raises(ValueError, match="did you mean tower"):
+        control.Config(net="towers")
+    with pytest.raises(ValueError, match="one frame at a time"):
+        control.Config(patch=(2, 4, 4))
+
+
 def test_a_filled_text_ends_at_its_first_end_token_and_hides_the_rest():
     codec = made("llada").streams["words"].codec
     grid = codec.encode(Text("a big red circle"))

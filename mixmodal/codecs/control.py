@@ -1,4 +1,4 @@
-"""Patches that a net of their own predicts: of a noisy part the trunk is shown the places alone.
+"""Patches that a net of their own predicts: of a noisy part the trunk is shown the places and the time alone.
 
 So the trunk is a text encoder whose queries are patches. What it says of each goes to the net, with the noisy values
 and their time; the flow, its data and its sampler stay as they are.
