@@ -35,7 +35,8 @@ class Segment(NamedTuple):
 class Sight(NamedTuple):
     """What attention and rotary need of a batch, prepared once: at most one of the three views is there.
 
-    `plain` says how a mask is used: by matmul and softmax, or by scaled_dot_product_attention.
+    `plain` says how a mask is used: by matmul and softmax, or by scaled_dot_product_attention. `routes` are, for each
+    expert, the positions that take it, counted over the rows; one past the last leads nowhere.
     """
 
     cos_BLE: Tensor
@@ -44,6 +45,7 @@ class Sight(NamedTuple):
     segments: tuple[Segment, ...] | None = None
     block: BlockMask | None = None
     plain: bool = True
+    routes: tuple[Tensor, ...] = ()
 
 
 def visible(q: Place, k: Place) -> Tensor:
@@ -95,7 +97,7 @@ def sight(place: Place, cos_BLE: Tensor, sin_BLE: Tensor, path: str = "plain") -
 def attend(q_BHLE: Tensor, k_BHKE: Tensor, v_BHKE: Tensor, seen: Sight) -> Tensor:
     """Attention of q over k and v as `seen` allows.
 
-    Shapes:  [B, H, L, E], [B, G, K, E] twice with G dividing H -> [B, H, L, E].
+    Shapes:  [B, H, L, E], [B, G, K, E] and [B, G, K, F] with G dividing H -> [B, H, L, F].
     """
     groups = q_BHLE.shape[1] // k_BHKE.shape[1]
     if seen.block is not None:
@@ -116,7 +118,7 @@ def _attend_plainly(q: Tensor, k: Tensor, v: Tensor, mask_B1LK: Tensor) -> Tenso
     scores = (q * size**-0.5).reshape(rows, shared, heads // shared * length, size) @ k.transpose(-1, -2)
     scores = scores.view(rows, heads, length, -1).masked_fill(~mask_B1LK, -torch.inf)
     weights = scores.softmax(-1, dtype=torch.float32).to(v.dtype)
-    return (weights.view(rows, shared, heads // shared * length, -1) @ v).view(rows, heads, length, size)
+    return (weights.view(rows, shared, heads // shared * length, -1) @ v).view(rows, heads, length, v.shape[-1])
 
 
 def find_segments(place: Place) -> tuple[Segment, ...]:
@@ -157,7 +159,7 @@ def _rule(doc: list, span: list, index: list, private: list, q: int, k: int) -> 
 
 
 def _attend_segments(q: Tensor, k: Tensor, v: Tensor, segments: tuple[Segment, ...]) -> Tensor:
-    out = torch.zeros_like(q)
+    out = q.new_zeros(*q.shape[:3], v.shape[-1])
     for segment in segments:
         at = slice(segment.start, segment.stop)
         q_1HLE = q[segment.row : segment.row + 1, :, at]

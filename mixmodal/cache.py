@@ -18,7 +18,7 @@ class Cache:
     New keys and values are written behind what their slot holds, and read where they stand. Slots that follow one
     another are read without a copy.
     Shapes:  keys and values [layer, slot, G, K, E]; places [slot, K].
-    Units:   memory is 2 * depth * slots * capacity * kv_heads * head_size numbers of `dtype`.
+    Units:   memory is depth * slots * capacity * kv_heads * (head_size + value_size) numbers of `dtype`.
     """
 
     def __init__(
@@ -30,9 +30,9 @@ class Cache:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
-        shape = (config.depth, slots, config.kv_heads, capacity, config.head_size)
-        self.keys = torch.empty(shape, dtype=dtype, device=device)
-        self.values = torch.empty(shape, dtype=dtype, device=device)
+        shape = (config.depth, slots, config.kv_heads, capacity)
+        self.keys = torch.empty(*shape, config.head_size, dtype=dtype, device=device)
+        self.values = torch.empty(*shape, config.value_size, dtype=dtype, device=device)
         self._clean = 0  # so many positions hold numbers: memory that is never asked for is never touched
         self.place = Place(
             *(torch.full((slots, capacity), PADDING, dtype=torch.int32, device=device) for _ in range(4))
@@ -90,10 +90,10 @@ class Cache:
 
     def _grow(self, needed: int) -> None:
         """At least the needed capacity, and then half as much again, so that it is seldom asked for."""
-        depth, slots, groups, capacity, size = self.keys.shape
+        depth, slots, groups, capacity, _ = self.keys.shape
         if needed > capacity:
             room, clean = needed + needed // 2, self._clean
-            wider = [old.new_empty(depth, slots, groups, room, size) for old in (self.keys, self.values)]
+            wider = [old.new_empty(depth, slots, groups, room, old.shape[4]) for old in (self.keys, self.values)]
             for old, new in zip((self.keys, self.values), wider, strict=True):
                 new[:, :, :, :clean] = old[:, :, :, :clean]
             self.keys, self.values = wider

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from mixmodal.config import Recipe
 from mixmodal.model import Model
@@ -47,15 +48,15 @@ def cost_of(model: Model, recipe: Recipe, dtype: torch.dtype) -> Cost:
     named = dict(model.named_parameters())
     parameters = sum(p.numel() for p in named.values())
     learning = sum(p.numel() for p in named.values() if p.requires_grad)
-    matrices = sum(p.numel() for name, p in named.items() if p.ndim == 2 and name.startswith("trunk."))
-    ends = sum(
-        p.numel()
+    matrices = sum(  # each position goes by one expert
+        p.numel() / (trunk.experts if name.startswith("trunk.blocks.") else 1)
         for name, p in named.items()
-        if p.ndim == 2 and not name.startswith("trunk.") and "place" not in name and ".codec.table" not in name
+        if p.ndim == 2 and name.startswith("trunk.")
     )
     positions, length = recipe.rows * recipe.length, recipe.length
-    within = 12 * positions * length * trunk.heads * trunk.head_size * trunk.depth + 6 * positions * matrices
-    flops = 6 * positions * 0.6 * ends + within * (4 / 3 if recipe.recompute else 1)
+    seen = length * trunk.heads * (trunk.head_size + trunk.value_size) * trunk.depth
+    within = 6 * positions * (seen + matrices)
+    flops = 3 * positions * 0.6 * _at_the_ends(model) + within * (4 / 3 if recipe.recompute else 1)
     size = torch.finfo(dtype).bits // 8
     each = trunk.width * 12 + trunk.mlp_width * 3 + trunk.heads * trunk.head_size * 8
     once = positions // recipe.accumulate  # these are in memory together
@@ -68,6 +69,19 @@ def cost_of(model: Model, recipe: Recipe, dtype: torch.dtype) -> Cost:
     logits = once // 2 * vocabulary * 8
     held = 4 * (parameters * (1 + (recipe.optim.average > 0)) + learning * 3)  # a gradient and two moments besides
     return Cost(parameters, positions, flops, held + activations + scores + logits)
+
+
+@torch.no_grad()
+def _at_the_ends(model: Model) -> float:
+    """FLOPs of all streams outside the trunk, forward, for one position each, as they run on one."""
+    with FlopCounterMode(display=False) as counter:
+        for stream in model.streams.values():
+            blank = stream.blank()
+            stream.objective.embed(stream.codec, blank.embed, torch.float32)
+            if stream.role != "read":
+                hidden_ND = torch.zeros(1, model.config.trunk.width)
+                stream.objective.losses(stream.codec, stream.head, hidden_ND, blank.predict)
+    return counter.get_total_flops()
 
 
 def keep_freed_memory() -> bool:

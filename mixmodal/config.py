@@ -32,9 +32,11 @@ class TrunkConfig:
 
     `qk_scale` multiplies the attention logits: normed queries and keys bound them by the root of the head size, which
     small heads without gains cannot sharpen otherwise. `adaptive` has the time of noisy positions scale, shift and gate
-    what blocks do there (adaLN). `frozen` keeps the trunk as it is while the streams learn;
-    `adapter_rank` > 0 keeps it too, but for a product of two matrices of that rank (LoRA), times `adapter_scale`, that
-    is learned beside each of its own.
+    what blocks do there (adaLN). A `block` of kind "gau" is attention and MLP in one: one head of `head_size`, its
+    values `mlp_width` wide. `experts` > 1 has so many blocks side by side in each layer: positions of a stream take the
+    one of its number, the last if there is none, and all attend to each other. `frozen` keeps the trunk as it is while
+    the streams learn; `adapter_rank` > 0 keeps it too, but for a product of two matrices of that rank (LoRA), times
+    `adapter_scale`, that is learned beside each of its own.
     """
 
     width: int = 192
@@ -52,9 +54,16 @@ class TrunkConfig:
     rope_scaling: RotaryScaling | None = None
     long_skips: bool = False
     adaptive: bool = False
+    block: str = "qwen3"
+    experts: int = 1
     frozen: bool = False
     adapter_rank: int = 0
     adapter_scale: float = 2.0
+
+    @property
+    def value_size(self) -> int:
+        """How wide the values of a head are."""
+        return self.mlp_width if self.block == "gau" else self.head_size
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,16 @@ def _silu(x: Tensor) -> Tensor:
     return F.silu(x)
 
 
+def normed(x: Tensor) -> Tensor:
+    """Features normed over their channels at each place."""
+    return F.rms_norm(x.movedim(1, -1), (x.shape[1],)).movedim(-1, 1)
+
+
+def bent(x: Tensor) -> Tensor:
+    """Features normed over their channels at each place, and through a nonlinearity."""
+    return F.silu(normed(x))
+
+
 def to_canvas(values: Tensor, rows: int, columns: int, patch: tuple[int, int]) -> Tensor:
     """Patches in raster order as whole pictures.
 
@@ -103,3 +113,11 @@ def by_size(size_N2: Tensor) -> list[tuple[int, int, Tensor]]:
     return [
         (code >> 20, code & ((1 << 20) - 1), (code_N == code).nonzero()[:, 0]) for code in torch.unique(code_N).tolist()
     ]
+
+
+def together(pieces: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """What was made of the slots of each size, in the order of all slots."""
+    if len(pieces) == 1:
+        return pieces[0][1]
+    order = torch.cat([at for at, _ in pieces])
+    return torch.cat([piece for _, piece in pieces])[torch.argsort(order)]

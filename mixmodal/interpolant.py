@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-PREDICTIONS = ("x", "v", "noise")
+PREDICTIONS = ("x", "v", "noise", "asym")
 
 
 @dataclass(frozen=True)
@@ -67,20 +67,29 @@ def mix(clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
     return noise + (clean - noise) * t
 
 
-def to_velocity(predicted_NC: Tensor, noisy_NC: Tensor, t_N1: Tensor, prediction: str, *, clamp: float) -> Tensor:
-    """The velocity (data minus noise) that a prediction of x, v or noise implies at `noisy_NC`.
+def to_velocity(
+    predicted_NC: Tensor, noisy_NC: Tensor, t_N1: Tensor, prediction: str, *, clamp: float, basis: Tensor | None = None
+) -> Tensor:
+    """The velocity (data minus noise) that a prediction implies at `noisy_NC`: of x, v, noise, or asym between them.
 
+    Shapes:  `basis` [C, rank], orthonormal: of asym the directions in which it is v, while it is x in all others.
     Limits:  1 - t (for x) and t (for noise) are taken as at least `clamp`, since they divide.
     Raises:  ValueError for an unknown prediction.
-    Source:  Li & He 2025 (arXiv:2511.13720), table 1.
+    Source:  Li & He 2025 (arXiv:2511.13720), table 1; Chen et al. 2026 (arXiv:2605.12964), asym: x - P noise.
     """
-    if prediction == "x":
-        return (predicted_NC - noisy_NC) / (1 - t_N1).clamp(min=clamp)
+    if prediction in ("x", "asym"):
+        velocity_NC = (predicted_NC - noisy_NC) / (1 - t_N1).clamp(min=clamp)
+        return velocity_NC if prediction == "x" else replaced(velocity_NC, predicted_NC, basis)
     if prediction == "v":
         return predicted_NC
     if prediction == "noise":
         return (noisy_NC - predicted_NC) / t_N1.clamp(min=clamp)
     raise ValueError(f"prediction {prediction!r} is unknown: take one of {', '.join(PREDICTIONS)}")
+
+
+def replaced(outside_NC: Tensor, inside_NC: Tensor, basis: Tensor) -> Tensor:
+    """The first, but for its share in the span of `basis`, which is that of the second."""
+    return outside_NC + (inside_NC - outside_NC) @ basis @ basis.T
 
 
 def sampling_times(steps: int, shift: float = 1.0) -> Tensor:

@@ -12,12 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mixmodal.interpolant import mix
 from mixmodal.layout import after
 from mixmodal.model import Model, Stream
 from mixmodal.parts import Document
 from mixmodal.sequence import Grid, Run, Sequence, collate
 from mixmodal.solvers import SOLVERS
 from mixmodal.trunk import narrowed
+
+BOUND = 1e3  # no noise is so large
 
 
 @dataclass(eq=False)
@@ -37,14 +40,26 @@ def to_noise(
     steps: int = 25,
     solver: str = "heun",
     dtype: torch.dtype = torch.float32,
+    *,
+    start: float = 1.0,
+    rng: torch.Generator | None = None,
 ) -> list[np.ndarray]:
     """For the last part of each document, the values at t = 0 from which the flow leads to it.
 
+    Where `start` is below 1, the way begins there, at the part with as much noise from `rng` as training has at that
+    time. At 1 there is no noise to follow: what becomes of it is made of the model's errors, is no normal noise, and
+    some models meet it with values without bounds.
     Limits:  no guidance. Heun evaluates twice a step, but once at the end.
+    Raises:  ValueError where the values grow without bounds.
     """
     paths = [_path(model, document) for document in documents]
+    values = [_begun(path, start, rng) for path in paths]
     with narrowed(model, dtype):
-        return _run(model, paths, [p.grid.values for p in paths], torch.linspace(1, 0, steps + 1), solver, dtype)
+        noise = _run(model, paths, values, torch.linspace(start, 0, steps + 1), solver, dtype)
+    if not all(np.abs(n).max() < BOUND for n in noise):
+        hint = "begin where training is at home, with start=0.9 for one" if start == 1 else "take a smaller start"
+        raise ValueError(f"the way to noise from t = {start:g} has no bounds in this model: {hint}, or more steps")
+    return noise
 
 
 @torch.inference_mode()
@@ -55,11 +70,16 @@ def from_noise(
     steps: int = 25,
     solver: str = "heun",
     dtype: torch.dtype = torch.float32,
+    *,
+    start: float = 1.0,
 ) -> list[Document]:
-    """The documents, their last part made from such values at t = 0."""
+    """The documents, their last part made from such values at t = 0; from where their way began, by one step."""
     paths = [_path(model, document) for document in documents]
+    times = torch.linspace(0, start, steps + 1)
+    if start < 1:
+        times = torch.cat((times, torch.ones(1)))
     with narrowed(model, dtype):
-        made = _run(model, paths, noise, torch.linspace(0, 1, steps + 1), solver, dtype)
+        made = _run(model, paths, noise, times, solver, dtype)
     return [
         replace(d, parts=(*d.parts[:-1], p.stream.codec.decode(values, p.grid, d.parts[-1])))
         for d, p, values in zip(documents, paths, made, strict=True)
@@ -77,6 +97,16 @@ def _path(model: Model, document: Document) -> Path:
     last = max(number for number, run in enumerate(runs) if run.private >= 0)  # the part's own, noisy
     prefix = [run for run in runs[:last] if run.private < 0]
     return Path(stream, prefix, after(prefix[-1]), stream.codec.encode(part))
+
+
+def _begun(path: Path, start: float, rng: torch.Generator | None) -> np.ndarray:
+    """The values of a part at the time `start`."""
+    if start == 1:
+        return path.grid.values
+    if rng is None or not 0 < start < 1:
+        raise ValueError(f"start is {start:g}: take 1, or a time between 0 and 1 together with a generator as rng")
+    noise = torch.randn(path.grid.values.shape, generator=rng) * path.stream.objective.config.noise_scale
+    return mix(torch.from_numpy(path.grid.values), noise, torch.tensor(start)).numpy()
 
 
 def _run(

@@ -61,15 +61,22 @@ def block_bytes(
     if scores_only:
         return scores
     asked, shown = trunk.heads * trunk.head_size, trunk.kv_heads * trunk.head_size
-    matrices = trunk.width * (2 * asked + 2 * shown) + trunk.width * trunk.mlp_width * (
-        3 if trunk.mlp == "swiglu" else 2
-    )
-    inner = 3 if trunk.mlp == "swiglu" else 2
-    if compiled:
-        numbers = size * (3 * trunk.width + 3 * asked + 4 * shown + inner * trunk.mlp_width)
+    if trunk.block == "gau":
+        matrices = trunk.width * (trunk.head_size + 3 * trunk.mlp_width)
+        numbers = size * (2 * trunk.width + 5 * trunk.mlp_width + 5 * asked)
+        if not compiled:
+            numbers = size * (trunk.width + 6 * trunk.mlp_width + 4 * asked)
+            numbers += WIDE * ((1 + trunk.norm_gain) * trunk.width + 3 * asked)
     else:
-        normed = WIDE * (1 + trunk.norm_gain) * (2 * trunk.width + asked + shown)
-        numbers = normed + size * (2 * trunk.width + 2 * asked + 2 * shown + (inner + inner % 2) * trunk.mlp_width)
+        inner = 3 if trunk.mlp == "swiglu" else 2
+        matrices = trunk.width * (2 * asked + 2 * shown + inner * trunk.mlp_width)
+        numbers = size * (3 * trunk.width + 3 * asked + 4 * shown + inner * trunk.mlp_width)
+        if not compiled:
+            numbers = size * (2 * trunk.width + 2 * asked + 2 * shown + (inner + inner % 2) * trunk.mlp_width)
+            numbers += WIDE * (1 + trunk.norm_gain) * (2 * trunk.width + asked + shown)
+    if trunk.experts > 1:  # what is parted and joined again
+        numbers += 2 * size * (trunk.width + asked)
+        matrices *= trunk.experts
     return positions * numbers + scores + (matrices * size if size < WIDE else 0)
 
 

@@ -128,9 +128,27 @@ class Model(nn.Module):
         trunk = self.config.trunk
         cos, sin = rotary_tables(batch.coords_BL3, trunk.head_size, trunk.rope_theta, trunk.rope_scaling)
         seen = sight(batch.place, cos, sin, path) if cache is None else cache.open(slots, batch, cos, sin)
+        if trunk.experts > 1:
+            seen = seen._replace(routes=self._routes(batch, cache is None))
         clock = self.trunk.clock
         modulation_BLD = None if clock is None else clock(batch.time_BL).to(dtype)
         return self.trunk(self.embed(batch, dtype).to(dtype), seen, modulation_BLD, cache)
+
+    def _routes(self, batch: Batch, whole: bool) -> tuple[Tensor, ...]:
+        """For each expert the positions of its streams; in a `whole` batch two that lead nowhere besides.
+
+        So each has a gradient in every step, and a compiled block, which takes 0 and 1 for constants, serves all.
+        """
+        rows, length = batch.shape
+        count, nowhere = self.config.trunk.experts, torch.full((2 * whole,), rows * length)
+        own = [[nowhere.to(batch.coords_BL3.device)] for _ in range(count)]
+        for number, name in enumerate(self.streams):
+            if name in batch.slots:
+                own[min(number, count - 1)].append(batch.slots[name].embed_at)
+        routes = tuple(map(torch.cat, own))
+        for at_N in routes if whole else ():
+            torch._dynamo.mark_dynamic(at_N, 0)
+        return routes
 
     def losses(
         self, batch: Batch, path: str = "plain", dtype: torch.dtype = torch.float32, settled: bool = False

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mixmodal.attention import Sight, attend
 from mixmodal.cache import Cache
-from mixmodal.config import TrunkConfig
+from mixmodal.config import TrunkConfig, unknown
 from mixmodal.interpolant import waves
 from mixmodal.rotary import rotate
 
@@ -107,6 +107,9 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x.float(), x.shape[-1:], self.gain, self.eps).to(x.dtype)
 
 
+Asked = tuple[Tensor, Tensor, Tensor]  # queries, keys and values, each [B, L, H, E]
+
+
 class Attention(nn.Module):
     """Grouped-query attention with norms on queries and keys, as in Qwen3."""
 
@@ -124,19 +127,25 @@ class Attention(nn.Module):
         else:
             self.q_norm = self.k_norm = nn.Identity()
 
-    def forward(self, x_BLD: Tensor, seen: Sight, cache: Cache | None, layer: int) -> Tensor:
-        """What each position gathers from those it sees."""
+    def forward(self, x_BLD: Tensor, cos_BLE: Tensor, sin_BLE: Tensor) -> Asked:
+        """What each position asks, and what it shows to others; `gather` gives what `o` then takes."""
         rows, length, _ = x_BLD.shape
         q = self.q_norm(self.q(x_BLD).view(rows, length, self.heads, self.head_size))
         k = self.k_norm(self.k(x_BLD).view(rows, length, self.kv_heads, self.head_size))
         v = self.v(x_BLD).view(rows, length, self.kv_heads, self.head_size)
-        q = rotate(q if self.scale == 1 else q * self.scale, seen.cos_BLE, seen.sin_BLE).transpose(1, 2)
-        k = rotate(k, seen.cos_BLE, seen.sin_BLE).transpose(1, 2)
-        v = v.transpose(1, 2)
-        if cache is not None:
-            k, v = cache.extend(layer, k, v)
-        out = attend(q.to(k.dtype), k, v, seen).to(q.dtype)
-        return self.o(out.transpose(1, 2).reshape(rows, length, -1))
+        q = rotate(q if self.scale == 1 else q * self.scale, cos_BLE, sin_BLE)
+        return q, rotate(k, cos_BLE, sin_BLE), v
+
+
+def gather(asked: Asked, seen: Sight, cache: Cache | None, layer: int) -> Tensor:
+    """What each position gathers from those it sees.
+
+    Shapes:  -> [B, L, H * E].
+    """
+    q, k, v = (x_BLHE.transpose(1, 2) for x_BLHE in asked)
+    if cache is not None:
+        k, v = cache.extend(layer, k, v)
+    return attend(q.to(k.dtype), k, v, seen).to(q.dtype).transpose(1, 2).flatten(2)
 
 
 class MLP(nn.Module):
@@ -180,16 +189,114 @@ class Block(nn.Module):
         self, x_BLD: Tensor, seen: Sight, modulation_BLD: Tensor | None, cache: Cache | None, layer: int
     ) -> Tensor:
         """The residual stream after this block."""
+        asked, told = self.ask(x_BLD, seen.cos_BLE, seen.sin_BLE, modulation_BLD)
+        return self.answer(x_BLD, gather(asked, seen, cache, layer), told)
+
+    def ask(
+        self, x_BLD: Tensor, cos_BLE: Tensor, sin_BLE: Tensor, modulation_BLD: Tensor | None
+    ) -> tuple[Asked, list[Tensor]]:
+        """What each position asks and shows, from itself alone; and what `answer` wants besides."""
+        normed = self.attention_norm(x_BLD)
         if self.modulate is None:
-            x_BLD = x_BLD + self.attention(self.attention_norm(x_BLD), seen, cache, layer)
+            return self.attention(normed, cos_BLE, sin_BLE), []
+        scale, shift, *told = self.modulate(modulation_BLD).chunk(6, -1)
+        return self.attention(normed * (1 + scale) + shift, cos_BLE, sin_BLE), told
+
+    def answer(self, x_BLD: Tensor, gathered_BLD: Tensor, told: list[Tensor]) -> Tensor:
+        """The residual stream after this block, each position from itself and what it gathered."""
+        if not told:
+            x_BLD = x_BLD + self.attention.o(gathered_BLD)
             return x_BLD + self.mlp(self.mlp_norm(x_BLD))
-        scale, shift, gate, scale_mlp, shift_mlp, gate_mlp = self.modulate(modulation_BLD).chunk(6, -1)
-        attended = self.attention_norm(x_BLD) * (1 + scale) + shift
-        x_BLD = x_BLD + (1 + gate) * self.attention(attended, seen, cache, layer)
-        return x_BLD + (1 + gate_mlp) * self.mlp(self.mlp_norm(x_BLD) * (1 + scale_mlp) + shift_mlp)
+        gate, scale, shift, gate_mlp = told
+        x_BLD = x_BLD + (1 + gate) * self.attention.o(gathered_BLD)
+        return x_BLD + (1 + gate_mlp) * self.mlp(self.mlp_norm(x_BLD) * (1 + scale) + shift)
 
 
-def run_block(block: Block, x_BLD: Tensor, seen: Sight, modulation_BLD: Tensor | None) -> Tensor:
+class GatedBlock(nn.Module):
+    """Attention and MLP in one: what one head gathers, as wide as an MLP, passes the gate of the position that asked.
+
+    Queries and keys are one narrow vector, scaled and shifted in two ways.
+    Source:  Hua et al. 2022 (arXiv:2202.10447), the gated attention unit, its quadratic form.
+    Differs: softmax, as Su has it, where the paper squares; that vector is normed where `qk_norm` says so.
+    Raises:  ValueError for more heads than one.
+    """
+
+    def __init__(self, config: TrunkConfig) -> None:
+        super().__init__()
+        if (config.heads, config.kv_heads) != (1, 1):
+            raise ValueError(f"a gau block has one head, got {config.heads} and {config.kv_heads}: set both to 1")
+        self.norm = RMSNorm(config.width, config.norm_eps, config.norm_gain)
+        self.shared = Linear(config, config.width, config.head_size)
+        self.gate = Linear(config, config.width, config.mlp_width)
+        self.v = Linear(config, config.width, config.mlp_width)
+        self.o = Linear(config, config.mlp_width, config.width, scale=0.0)
+        self.shared_norm = RMSNorm(config.head_size, config.norm_eps, False) if config.qk_norm else nn.Identity()
+        self.scale, self.qk_scale = nn.Parameter(torch.randn(2, config.head_size)), config.qk_scale
+        self.shift = nn.Parameter(torch.zeros(2, config.head_size))
+        self.modulate = Linear(config, config.width, 3 * config.width, scale=0.0) if config.adaptive else None
+
+    forward = Block.forward
+
+    def ask(
+        self, x_BLD: Tensor, cos_BLE: Tensor, sin_BLE: Tensor, modulation_BLD: Tensor | None
+    ) -> tuple[Asked, list[Tensor]]:
+        """What each position asks and shows, from itself alone; and what `answer` wants besides."""
+        normed, told = self.norm(x_BLD), []
+        if self.modulate is not None:
+            scale, shift, *told = self.modulate(modulation_BLD).chunk(3, -1)
+            normed = normed * (1 + scale) + shift
+        shared = self.shared_norm(F.silu(self.shared(normed)))[..., None, :]
+        q, k = (shared * s + b for s, b in zip(self.scale.to(shared.dtype), self.shift.to(shared.dtype), strict=True))
+        v = F.silu(self.v(normed))[..., None, :]
+        asked = rotate(q * self.qk_scale, cos_BLE, sin_BLE), rotate(k, cos_BLE, sin_BLE), v
+        return asked, [F.silu(self.gate(normed)), *told]
+
+    def answer(self, x_BLD: Tensor, gathered_BLD: Tensor, told: list[Tensor]) -> Tensor:
+        """The residual stream after this block, each position from itself and what it gathered."""
+        passed, *gate = told
+        update = self.o(passed * gathered_BLD)
+        return x_BLD + (update if not gate else (1 + gate[0]) * update)
+
+
+BLOCKS = {"qwen3": Block, "gau": GatedBlock}
+
+
+class Experts(nn.Module):
+    """Blocks side by side, each with the positions of its own route; all positions attend to each other.
+
+    Source:  Liang et al. 2024 (arXiv:2411.04996), mixture of transformers.
+    """
+
+    def __init__(self, config: TrunkConfig) -> None:
+        super().__init__()
+        self.experts = nn.ModuleList(BLOCKS[config.block](config) for _ in range(config.experts))
+
+    def forward(
+        self, x_BLD: Tensor, seen: Sight, modulation_BLD: Tensor | None, cache: Cache | None, layer: int
+    ) -> Tensor:
+        """The residual stream after this layer; 0 where no route leads."""
+        rows, length, _ = x_BLD.shape
+        there = [(expert, at_N) for expert, at_N in zip(self.experts, seen.routes, strict=True) if len(at_N)]
+        to_N = torch.cat([at_N for _, at_N in there])
+
+        def split(x: Tensor | None) -> list[Tensor | None]:
+            if x is None:
+                return [None] * len(there)
+            return [x.flatten(0, 1)[at_N.clamp(max=rows * length - 1)][None] for _, at_N in there]
+
+        def join(parts: tuple[Tensor, ...]) -> Tensor:
+            held = parts[0].new_zeros(rows * length + 1, *parts[0].shape[2:])
+            return held.index_copy(0, to_N, torch.cat(parts, 1)[0])[:-1].unflatten(0, (rows, length))
+
+        own = split(x_BLD)
+        given = zip(own, *map(split, (seen.cos_BLE, seen.sin_BLE, modulation_BLD)), strict=True)
+        asked, told = zip(*(expert.ask(*some) for (expert, _), some in zip(there, given, strict=True)), strict=True)
+        gathered = split(gather(tuple(map(join, zip(*asked, strict=True))), seen, cache, layer))
+        found = zip(there, own, gathered, told, strict=True)
+        return join(tuple(expert.answer(*some) for (expert, _), *some in found))
+
+
+def run_block(block: nn.Module, x_BLD: Tensor, seen: Sight, modulation_BLD: Tensor | None) -> Tensor:
     """The block without a cache: what is compiled, once for all layers."""
     return block(x_BLD, seen, modulation_BLD, None, 0)
 
@@ -220,7 +327,10 @@ class Trunk(nn.Module):
         self.config = config
         self.run_block = run_block  # the trainer puts a compiled one here
         self.recompute = False  # in the backward pass: a third more work, for the memory of one block at a time
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        if config.block not in BLOCKS:
+            raise ValueError(unknown(f"block {config.block!r}", config.block, BLOCKS))
+        layer = Experts if config.experts > 1 else BLOCKS[config.block]
+        self.blocks = nn.ModuleList(layer(config) for _ in range(config.depth))
         self.norm = RMSNorm(config.width, config.norm_eps, config.norm_gain)
         skips = config.depth // 2 if config.long_skips else 0
         self.clock = Clock(config.width) if config.adaptive else None

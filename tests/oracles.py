@@ -85,6 +85,12 @@ def velocity_by_hand(model: Model, parts: list[Part], x: torch.Tensor, size: tup
                 found.append((predicted - x) / max(1 - t, stream.objective.config.clamp))
             case "v":
                 found.append(predicted)
+            case "asym":
+                basis, x_velocity = (
+                    stream.codec.smoothest(9),
+                    (predicted - x) / max(1 - t, stream.objective.config.clamp),
+                )
+                found.append(x_velocity - (x_velocity - predicted) @ basis @ basis.T)
             case "noise":
                 found.append((x - predicted) / max(t, stream.objective.config.clamp))
     return found[1] + guidance * (found[0] - found[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +52,8 @@ CELLS = {
     "llada": {"patch": 4, "fill": 16},
     "llada blocks": {"patch": 4, "fill": 4, "block": 4, "masked": {"copies": 2}},
     "lossless": {"patch": (1, 4, 4)},
+    "unet": {"patch": (1, 4, 4), "width": 8},
+    "dit": {"patch": (1, 4, 4), "width": 32, "depth": 1, "heads": 2},
 }
 
 
@@ -107,7 +110,8 @@ def test_a_design_is_one_short_file_whose_name_stands_nowhere_else():
     core = [p for p in home.parent.rglob("*.py") if p.parent != home and "recipes" not in p.parts]
     for file in home.glob("[a-z]*.py"):
         assert len(file.read_text("utf8").splitlines()) <= 120, file
-        lines = [f"{p.name}: {line}" for p in core for line in p.read_text("utf8").splitlines() if file.stem in line]
+        word = re.compile(rf"(?<![a-z]){file.stem}(?![a-z])")
+        lines = [f"{p.name}: {line}" for p in core for line in p.read_text("utf8").splitlines() if word.search(line)]
         if file.stem not in ("tokenizer", "lossless", "mar"):  # words of the language, too
             assert not lines, (file.stem, lines)
 
@@ -238,6 +242,35 @@ def test_a_later_block_never_changes_what_is_predicted_of_an_earlier_one():
     assert first > 2 and len(one) == len(two)
     close(one[:first], two[:first])
     assert not torch.equal(one, two)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("control", ["unet", "dit"])
+def test_the_trunk_of_a_control_never_sees_the_noisy_values_which_its_net_does(control):
+    model = made(control)
+    sequence = model.lay_out(Document((Text("a"), picture(0, 8, 12)), key=1), np.random.default_rng(0))
+    batch = collate([sequence], [[0]], len(sequence), model.blank())
+    stream, slots, hidden = model.writer("image"), batch.slots["drawn"], model(batch)
+    slots.embed["values"] = slots.embed["values"] + 1
+    assert torch.equal(model(batch), hidden)
+    told = {name: slots.predict[name] for name in (*stream.codec.blank(), "time")}
+    given = hidden.flatten(0, 1)[slots.predict_at]
+    found = stream.codec.read(given, told)
+    for other in (
+        stream.codec.read(given, {**told, "values": told["values"] + 1}),
+        stream.codec.read(given, {**told, "time": told["time"] / 2}),
+        stream.codec.read(given.roll(1, 0), told),
+    ):
+        assert not torch.allclose(other, found, atol=1e-3)
+    assert torch.equal(stream.codec.read(given[:6], {name: f[:6] for name, f in told.items()}), found[:6])
+
+
+def test_a_control_says_which_nets_there_are_and_takes_one_frame():
+    control = kind_of("codecs", {"kind": "control"})
+    with pytest.raises(ValueError, match="did you mean tower"):
+        control.Config(net="towers")
+    with pytest.raises(ValueError, match="one frame at a time"):
+        control.Config(patch=(2, 4, 4))
 
 
 def test_a_filled_text_ends_at_its_first_end_token_and_hides_the_rest():

@@ -73,6 +73,9 @@ def test_a_picture_is_that_of_the_solver_by_hand_with_each_branch_computed_alone
     [
         {"flow": {"prediction": "v"}},
         {"flow": {"prediction": "noise", "clamp": 0.2}},
+        {"flow": {"prediction": "asym"}},
+        {"trunk": {"block": "gau", "heads": 1, "kv_heads": 1}},
+        {"trunk": {"experts": 2}},
         {"flow": {"time": "token"}},
         {"flow": {"noise_scale": 2.0}},
         {"trunk": {"long_skips": True, "mlp": "relu2"}},

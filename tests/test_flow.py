@@ -46,10 +46,36 @@ def test_every_prediction_implies_the_same_velocity_where_it_is_exact():
     clean, noise = torch.randn(2, 40, 6, dtype=torch.float64)
     t = torch.linspace(0.06, 0.94, 40, dtype=torch.float64)[:, None]
     noisy = mix(clean, noise, t)
-    exact = {"x": clean, "v": clean - noise, "noise": noise}
+    basis = torch.linalg.qr(torch.randn(6, 2, dtype=torch.float64))[0]
+    exact = {"x": clean, "v": clean - noise, "noise": noise, "asym": clean - noise @ basis @ basis.T}
     assert set(exact) == set(PREDICTIONS)
     for prediction, values in exact.items():
-        assert torch.allclose(to_velocity(values, noisy, t, prediction, clamp=0.05), clean - noise), prediction
+        found = to_velocity(values, noisy, t, prediction, clamp=0.05, basis=basis)
+        assert torch.allclose(found, clean - noise), prediction
+
+
+def test_asym_is_x_where_its_basis_is_empty_and_v_where_it_spans_all():
+    torch.manual_seed(0)
+    predicted, noisy = torch.randn(2, 5, 6, dtype=torch.float64)
+    t, whole = torch.full((5, 1), 0.97, dtype=torch.float64), torch.linalg.qr(torch.randn(6, 6, dtype=torch.float64))[0]
+    for rank, twin in ((0, "x"), (6, "v")):
+        found = to_velocity(predicted, noisy, t, "asym", clamp=0.1, basis=whole[:, :rank])
+        assert torch.allclose(found, to_velocity(predicted, noisy, t, twin, clamp=0.1))
+
+
+def test_the_smoothest_directions_of_a_patch_are_its_means_and_then_its_slopes():
+    codec = small_model(patch=(1, 4, 8)).writer("image").codec
+    whole = codec.smoothest(codec.size)
+    assert torch.allclose(whole.T @ whole, torch.eye(codec.size), atol=1e-5)
+    planes = codec.smoothest(6).reshape(4, 8, 3, 6)
+    for channel in range(3):
+        others = [c for c in range(3) if c != channel]
+        mean, slope = planes[..., channel], planes[..., channel + 3]
+        assert torch.allclose(mean[:, :, channel], torch.full((4, 8), 32**-0.5), atol=1e-6)
+        assert (slope[:, :, channel].diff(dim=1) < 0).all() and slope[:, :, channel].diff(dim=0).abs().max() < 1e-6
+        assert not mean[:, :, others].any() and not slope[:, :, others].any()
+    with pytest.raises(ValueError, match="rank is 97: a patch has 96 values"):
+        codec.smoothest(97)
 
 
 def test_near_its_end_of_the_clock_a_prediction_is_divided_by_no_less_than_the_clamp():
@@ -60,9 +86,9 @@ def test_near_its_end_of_the_clock_a_prediction_is_divided_by_no_less_than_the_c
 
 def test_an_unknown_prediction_is_refused_with_the_known_ones():
     one = torch.ones(1, 1)
-    with pytest.raises(ValueError, match="x, v, noise"):
+    with pytest.raises(ValueError, match="x, v, noise, asym"):
         to_velocity(one, one, one, "score", clamp=0.1)
-    with pytest.raises(ValueError, match="x, v, noise"):
+    with pytest.raises(ValueError, match="x, v, noise, asym"):
         Config(prediction="score")
     with pytest.raises(ValueError, match="add, token, or trunk"):
         Config(time="none")
@@ -187,9 +213,11 @@ def slow_loss(stream, hidden, grid, run, known=None):
     config = stream.objective.config
     predicted = stream.codec.read(hidden, {"values": run.predict["values"], "size": run.predict["size"]}).numpy()
     noisy, t = run.predict["values"], float(run.predict["time"][0])
-    rows = []
+    rows, basis = [], stream.codec.smoothest(config.rank).numpy()
     for n in range(len(grid.values)):
         errors = []
+        apart = predicted[n] - (grid.values[n] - basis @ basis.T @ (noisy[n] - t * grid.values[n]) / (1 - t))
+        apart += (1 / max(1 - t, config.clamp) - 1) * (apart - basis @ basis.T @ apart)
         for c in range(grid.values.shape[1]):
             if grid.counted is not None and grid.counted[n, c] == 0:
                 continue
@@ -201,6 +229,8 @@ def slow_loss(stream, hidden, grid, run, known=None):
                 error = (guess - data) / max(1 - t, config.clamp)
             elif config.prediction == "v":
                 error = guess - (data - noise)
+            elif config.prediction == "asym":
+                error = apart[c]
             else:
                 error = (point - guess) / max(t, config.clamp) - (data - noise)
             errors.append(error**2)

@@ -65,3 +65,33 @@ def test_latents_have_a_path_and_codes_have_none():
     assert to_noise(made("transfusion"), documents(), 2)[0].shape == (4, 16)
     with pytest.raises(ValueError, match="no velocity to follow"):
         to_noise(made("showo"), documents(), 2)
+
+
+def all_knowing(monkeypatch):
+    """A model that predicts the one picture there is, whatever it is shown."""
+    model = small_model()
+    codec, document = model.streams["patches"].codec, documents()[0]
+    values = torch.from_numpy(codec.encode(document.parts[-1]).values)
+    monkeypatch.setattr(codec, "read", lambda hidden, fields: values)
+    return model, document, values
+
+
+@pytest.mark.parametrize("solver", ["euler", "heun"])
+def test_from_before_its_end_the_way_leads_to_the_noise_that_was_there_and_back_to_the_picture(solver, monkeypatch):
+    model, document, values = all_knowing(monkeypatch)
+    (noise,) = to_noise(model, [document], 7, solver, start=0.9, rng=torch.Generator().manual_seed(3))
+    assert np.allclose(noise, torch.randn(values.shape, generator=torch.Generator().manual_seed(3)), atol=1e-4)
+    (back,) = from_noise(model, [document], [noise], 7, solver, start=0.9)
+    assert np.array_equal(back.parts[-1].pixels, document.parts[-1].pixels)
+    assert np.allclose(to_noise(model, [document], 7, solver)[0], values, atol=1e-5), "a picture holds no noise"
+
+
+def test_a_way_without_bounds_is_refused_with_what_to_do(monkeypatch):
+    model, document, _ = all_knowing(monkeypatch)
+    monkeypatch.setattr(model.streams["patches"].codec, "read", lambda hidden, fields: -1e4 * fields["values"])
+    with pytest.raises(ValueError, match=r"has no bounds in this model: .* start=0.9"):
+        to_noise(model, [document], 3)
+    with pytest.raises(ValueError, match="take a smaller start"):
+        to_noise(model, [document], 3, start=0.9, rng=torch.Generator())
+    with pytest.raises(ValueError, match="together with a generator as rng"):
+        to_noise(model, [document], 3, start=0.9)

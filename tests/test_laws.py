@@ -15,6 +15,14 @@ from mixmodal.rotary import rotary_tables
 from mixmodal.sequence import Run, Sequence, collate, pack
 
 CONV = {"codec": {"ends": 4}}
+GAU = {"block": "gau", "heads": 1, "kv_heads": 1}
+TRUNKS = {"qwen3": {}, "gau": GAU, "experts": {"experts": 2}, "gau experts": {**GAU, "experts": 2}}
+
+
+@pytest.fixture(params=TRUNKS)
+def model(request):
+    """A small model on every kind of trunk."""
+    return small_model(trunk=TRUNKS[request.param])
 
 
 def laid(model, documents):
@@ -41,6 +49,11 @@ def close(a, b, scale=None):
         {"flow": {"time": "token", "prediction": "v"}},
         {"trunk": {"long_skips": True, "mlp": "relu2", "norm_gain": False}},
         {"trunk": {"adaptive": True}, "flow": {"time": "trunk"}},
+        {"trunk": GAU},
+        {"trunk": {**GAU, "adaptive": True, "long_skips": True, "qk_norm": False}, "flow": {"time": "trunk"}},
+        {"trunk": {"experts": 2}},
+        {"trunk": {"experts": 3, "adaptive": True, "long_skips": True}, "flow": {"time": "trunk"}},
+        {"trunk": {**GAU, "experts": 2}},
     ],
 )
 def test_packed_equals_alone_in_losses_and_gradients(options):
@@ -110,9 +123,9 @@ def cached(model, runs_in_blocks, cache, slot=0):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("options", [{}, {"trunk": {"long_skips": True}}, {"trunk": {"adaptive": True}}])
-def test_cached_equals_uncached_and_chunked_equals_whole(options):
-    model = small_model(**options)
+@pytest.mark.parametrize("trunk", [*TRUNKS.values(), {"long_skips": True}, {"adaptive": True}])
+def test_cached_equals_uncached_and_chunked_equals_whole(trunk):
+    model = small_model(trunk=trunk)
     document = Document((Text("first one"), given(picture(3)), Text("then two"), given(picture(4)), Text("end")), key=9)
     sequence = model.lay_out(document, np.random.default_rng(0))
     whole = model(collate([sequence], [[0]], len(sequence), model.blank()))[0]
@@ -250,3 +263,28 @@ def test_an_adaptive_trunk_is_moved_by_time_where_noise_is_and_nowhere_else():
     for block in model.trunk.blocks:
         block.modulate.weight.mul_(2)
     close(model(alone), plain)
+
+
+@torch.no_grad()
+def test_an_expert_moves_its_own_positions_and_what_attends_to_them():
+    model = small_model(trunk={"experts": 2})
+    sequence = model.lay_out(Document((Text("one"), picture(0), Text("two")), key=1), np.random.default_rng(0))
+    batch = collate([sequence], [[0]], len(sequence) + 3, model.blank())
+    before = model(batch)[0]
+    for layer in model.trunk.blocks:
+        for parameter in layer.experts[1].parameters():
+            parameter.add_(0.1)
+    moved = (model(batch)[0] - before).abs().amax(1) > 1e-6
+    own = torch.zeros(len(moved), dtype=torch.bool)
+    own[batch.slots["patches"].embed_at] = True
+    clean = own & (batch.place.private[0] < 0)
+    behind = (torch.arange(len(own)) >= int(clean.nonzero()[0])) & (batch.place.doc[0] >= 0)
+    assert torch.equal(moved, own | behind) and not moved.all()
+
+
+def test_streams_beyond_the_last_expert_take_the_last():
+    model = small_model(trunk={"experts": 3})
+    sequence = model.lay_out(Document((Text("one"), picture(0)), key=1), np.random.default_rng(0))
+    batch = collate([sequence], [[0]], len(sequence), model.blank())
+    count, (first, second, third) = len(sequence), [at.tolist() for at in model._routes(batch, True)]
+    assert sorted(first + second) == [*range(count), *[count] * 4] and third == [count] * 2

@@ -105,6 +105,35 @@ def test_squared_relu_has_one_matrix_less_than_swiglu():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("qk_norm", [False, True])
+def test_a_gated_block_is_the_slow_obvious_formula(qk_norm):
+    torch.manual_seed(0)
+    shape = {"width": 16, "depth": 1, "heads": 1, "kv_heads": 1, "head_size": 8, "mlp_width": 24}
+    block = Trunk(TrunkConfig(**shape, block="gau", qk_norm=qk_norm, qk_scale=2.0)).blocks[0]
+    for parameter in block.parameters():
+        parameter.add_(torch.randn_like(parameter) * 0.2)
+    none, x = torch.full((1, 5), -1), torch.randn(1, 5, 16)
+    coords = torch.randn(1, 5, 3)
+    cos, sin = rotary_tables(coords, 8, 100.0)
+    seen = sight(Place(torch.zeros(1, 5), none, torch.arange(5)[None], none), cos, sin)
+    silu = torch.nn.functional.silu
+    normed = block.norm(x)
+    u, v, z = (silu(normed @ m.weight.T)[0] for m in (block.gate, block.v, block.shared))
+    if qk_norm:
+        z = z / z.square().mean(-1, keepdim=True).add(1e-6).sqrt()
+    q, k = (rotate((z * block.scale[i] + block.shift[i])[None, :, None], cos, sin)[0, :, 0] for i in (0, 1))
+    weights = ((2 * q @ k.T) * 8**-0.5).masked_fill(~torch.ones(5, 5).tril().bool(), -torch.inf).softmax(-1)
+    assert torch.allclose(run_block(block, x, seen, None), x + (u * (weights @ v)) @ block.o.weight.T, atol=1e-5)
+
+
+def test_a_trunk_says_which_blocks_there_are():
+    with pytest.raises(ValueError, match="did you mean gau"):
+        Trunk(TrunkConfig(block="gua"))
+    with pytest.raises(ValueError, match="one head, got 6 and 6: set both to 1"):
+        Trunk(TrunkConfig(block="gau"))
+
+
+@torch.no_grad()
 def test_a_new_block_adds_nothing_and_a_condition_reaches_both_of_its_halves():
     torch.manual_seed(0)
     config = TrunkConfig(width=16, depth=1, heads=2, kv_heads=2, head_size=8, mlp_width=24, adaptive=True)

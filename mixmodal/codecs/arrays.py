@@ -14,7 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixmodal.convnets import Down, Up, by_size, to_canvas, to_patches
+from mixmodal.convnets import Down, Up, by_size, to_canvas, to_patches, together
 from mixmodal.sequence import Grid, raster
 
 
@@ -39,31 +39,13 @@ class Config:
     quick: bool = False
 
 
-class Codec(nn.Module):
-    """Patches in and out by one matrix each."""
+class Patches(nn.Module):
+    """Parts as patches of a grid and back, whatever then becomes of the patches."""
 
-    def __init__(self, config: Config, width: int) -> None:
+    def __init__(self, config: Any) -> None:
         super().__init__()
         self.config = config
         self.size = int(np.prod(config.patch)) * config.channels
-        self.into = nn.Parameter(torch.empty(width, self.size))
-        nn.init.orthogonal_(self.into)  # full column rank from the first step wherever width >= size
-        self.low = nn.Parameter(torch.randn(config.rank, self.size) * self.size**-0.5) if config.rank else None
-        if config.rank:
-            self.into = nn.Parameter(torch.randn(width, config.rank) * config.rank**-0.5)
-        self.out = nn.Parameter(torch.zeros(self.size, width))
-        if config.ends:
-            levels = min(2, *((side & -side).bit_length() - 1 for side in config.patch[1:]))
-            self.coarse = tuple(side >> levels for side in config.patch[1:])  # a patch on the coarsest level
-            size = self.coarse[0] * self.coarse[1] * (config.ends << levels)
-            # one channel more: how noisy the picture is
-            self.down = Down(config.channels + 1, config.ends, levels, config.quick)
-            # its own pyramid: it learns on when the trunk rests, and what the trunk reads must not move then
-            self.beside = Down(config.channels + 1, config.ends, levels)
-            self.up = Up(config.channels, config.ends, levels)
-            self.from_down = nn.Parameter(torch.randn(width, size) * size**-0.5)
-            self.to_up = nn.Parameter(torch.randn(size, width) * width**-0.5)
-        self.place = nn.Parameter(torch.randn(2, 128, width) * 0.8) if config.learned else None
 
     def encode(self, part: Any) -> Grid:
         """Patches of the part in raster order; a part that a patch does not divide is padded with its edge."""
@@ -133,6 +115,53 @@ class Codec(nn.Module):
             "size": torch.ones(1, 2, dtype=torch.long),
         }
 
+    def smoothest(self, rank: int) -> Tensor:
+        """The `rank` smoothest directions of a patch, orthonormal: cosines, those of the lowest frequency first.
+
+        Shapes:  -> [C, rank].
+        Source:  Ahmed, Natarajan & Rao 1974: nearly the principal components of what is alike from place to place.
+        """
+        if not 0 <= rank <= self.size:
+            raise ValueError(f"objective.rank is {rank}: a patch has {self.size} values, take 0 to {self.size}")
+        axes, frequency = np.eye(1), np.zeros(1)
+        for side in self.config.patch:
+            at = np.arange(side)
+            waves = np.cos(np.pi * np.outer(at + 0.5, at) / side)
+            axes = np.kron(axes, waves / np.linalg.norm(waves, axis=0))
+            frequency = np.add.outer(frequency, (at / side) ** 2).ravel()
+        channels = np.eye(self.config.channels)
+        order = np.argsort(np.repeat(frequency, len(channels)), kind="stable")[:rank]
+        return torch.from_numpy(np.kron(axes, channels)[:, order].astype(np.float32))
+
+    def _patches(self, array: np.ndarray) -> np.ndarray:
+        p, q, r = self.config.patch
+        return rearrange(array, "(f p) (h q) (w r) c -> (f h w) (p q r c)", p=p, q=q, r=r)
+
+
+class Codec(Patches):
+    """Patches in and out by one matrix each."""
+
+    def __init__(self, config: Config, width: int) -> None:
+        super().__init__(config)
+        self.into = nn.Parameter(torch.empty(width, self.size))
+        nn.init.orthogonal_(self.into)  # full column rank from the first step wherever width >= size
+        self.low = nn.Parameter(torch.randn(config.rank, self.size) * self.size**-0.5) if config.rank else None
+        if config.rank:
+            self.into = nn.Parameter(torch.randn(width, config.rank) * config.rank**-0.5)
+        self.out = nn.Parameter(torch.zeros(self.size, width))
+        if config.ends:
+            levels = min(2, *((side & -side).bit_length() - 1 for side in config.patch[1:]))
+            self.coarse = tuple(side >> levels for side in config.patch[1:])  # a patch on the coarsest level
+            size = self.coarse[0] * self.coarse[1] * (config.ends << levels)
+            # one channel more: how noisy the picture is
+            self.down = Down(config.channels + 1, config.ends, levels, config.quick)
+            # its own pyramid: it learns on when the trunk rests, and what the trunk reads must not move then
+            self.beside = Down(config.channels + 1, config.ends, levels)
+            self.up = Up(config.channels, config.ends, levels)
+            self.from_down = nn.Parameter(torch.randn(width, size) * size**-0.5)
+            self.to_up = nn.Parameter(torch.randn(size, width) * width**-0.5)
+        self.place = nn.Parameter(torch.randn(2, 128, width) * 0.8) if config.learned else None
+
     def embed(self, fields: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         """Patches through one matrix, with their learned place; convolutions run in `dtype`.
 
@@ -163,7 +192,7 @@ class Codec(nn.Module):
             pyramid = self.beside(self._canvas(fields, at, (rows, columns), hidden_ND.dtype))
             change = self.up(to_canvas(features[at], rows, columns, self.coarse), pyramid)
             out.append((at, to_patches(change, self.config.patch[1:]).float()))
-        return predicted_NC + _together(out)
+        return predicted_NC + together(out)
 
     def _convolved(self, fields: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         out = []
@@ -171,7 +200,7 @@ class Codec(nn.Module):
             canvas = self._canvas(fields, at, (rows, columns), dtype)
             out.append((at, to_patches(self.down(canvas)[-1], self.coarse)))
         # normed: left alone they grow tenfold in training and drown places and words
-        features = F.rms_norm(_together(out).float(), (self.from_down.shape[1],)).to(dtype)
+        features = F.rms_norm(together(out).float(), (self.from_down.shape[1],)).to(dtype)
         return F.linear(features, self.from_down.to(dtype)).float()
 
     def _canvas(self, fields: dict[str, Tensor], at: Tensor, size: tuple[int, int], dtype: torch.dtype) -> Tensor:
@@ -189,19 +218,7 @@ class Codec(nn.Module):
         matrix = self.into.detach().double()
         return int(torch.linalg.matrix_rank(matrix if self.low is None else matrix @ self.low.detach().double()))
 
-    def _patches(self, array: np.ndarray) -> np.ndarray:
-        p, q, r = self.config.patch
-        return rearrange(array, "(f p) (h q) (w r) c -> (f h w) (p q r c)", p=p, q=q, r=r)
-
 
 def build(config: Config, width: int) -> Codec:
     """The codec for a trunk of `width`."""
     return Codec(config, width)
-
-
-def _together(pieces: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """The pieces in the order of their slots."""
-    if len(pieces) == 1:
-        return pieces[0][1]
-    order = torch.cat([at for at, _ in pieces])
-    return torch.cat([piece for _, piece in pieces])[torch.argsort(order)]

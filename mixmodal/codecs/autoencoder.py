@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from mixmodal.chance import normal
 from mixmodal.config import options
-from mixmodal.convnets import Conv, by_size, to_canvas
+from mixmodal.convnets import Conv, bent, by_size, to_canvas
 from mixmodal.kinds import kind_of
 from mixmodal.sequence import Grid, raster
 
@@ -103,11 +103,6 @@ class Decoder(nn.Module):
         for widen in self.widen:
             x = F.pixel_shuffle(widen(bent(x)), 2)
         return F.pixel_shuffle(self.last(bent(x)), 2)
-
-
-def bent(x: Tensor) -> Tensor:
-    """Features normed over their channels at each place, and through a nonlinearity."""
-    return F.silu(F.rms_norm(x.movedim(1, -1), (x.shape[1],)).movedim(-1, 1))
 
 
 class Codec(nn.Module):

@@ -45,11 +45,12 @@ class Codec(nn.Module):
         inner = {**config.inner, "channels": self.nets.vector}
         self.inner = module.build(options(module.Config, inner, "codec.inner"), width)
         self.size, self.embed, self.read = self.inner.size, self.inner.embed, self.inner.read
-        self.coords, self.fields, self.blank, self.empty = (
+        self.coords, self.fields, self.blank, self.empty, self.smoothest = (
             self.inner.coords,
             self.inner.fields,
             self.inner.blank,
             self.inner.empty,
+            self.inner.smoothest,
         )
 
     def encode(self, part: Any) -> Grid:

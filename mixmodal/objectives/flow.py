@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mixmodal.interpolant import PREDICTIONS, TimeLaw, draw_times, mix, sampling_times, to_velocity, waves
+from mixmodal.interpolant import PREDICTIONS, TimeLaw, draw_times, mix, replaced, sampling_times, to_velocity, waves
 from mixmodal.objectives import Ask, Block, Lay
 from mixmodal.sampling import guide
 from mixmodal.sequence import Grid, Run
@@ -30,10 +30,12 @@ class Config:
 
     Units:   `clamp` bounds 1 - t from below in the loss weight, `copies` noise levels are trained per part and visit,
              `noise_scale` is the standard deviation of the noise where the values span [-1, 1]; `rounds` is how often
-             each step is taken where some values are known (Lugmayr et al. 2022, arXiv:2201.09865).
+             each step is taken where some values are known (Lugmayr et al. 2022, arXiv:2201.09865); `rank` is in how
+             many directions, the smoothest of a patch, the prediction "asym" is of the velocity.
     """
 
     prediction: str = "x"
+    rank: int = 9
     time_law: TimeLaw = field(default_factory=TimeLaw)
     clamp: float = 0.05
     noise_scale: float = 1.0
@@ -120,7 +122,7 @@ class Objective(nn.Module):
         fields = {n: torch.from_numpy(run.embed[n][at]).to(hidden_ND.device) for n in (*codec.blank(), "time")}
         predicted = codec.read(hidden_ND[at], fields).to(noisy_NC.device)
         time_N1 = torch.from_numpy(run.embed["time"][at])[:, None].to(noisy_NC.device)
-        return to_velocity(predicted, noisy_NC, time_N1, self.config.prediction, clamp=self.config.clamp)
+        return self._implied(codec, predicted, noisy_NC, time_N1)
 
     def blank(self, codec: Any) -> dict[str, Tensor]:
         """One embedding slot of no meaning."""
@@ -164,14 +166,23 @@ class Objective(nn.Module):
         Shapes:  -> [N].
         """
         t_N1, noisy_NC = fields["time"][:, None], fields["values"]
+        asymmetric, clamp = self.config.prediction == "asym", self.config.clamp
         # predicting x, the clamp bounds the weight of its error; otherwise the velocity is exact
-        clamp = self.config.clamp if self.config.prediction == "x" else 1e-4
-        true = to_velocity(fields["targets"], noisy_NC, t_N1, "x", clamp=clamp)
-        found = to_velocity(
-            codec.read(hidden_ND, fields), noisy_NC, t_N1, self.config.prediction, clamp=self.config.clamp
-        )
+        true = to_velocity(fields["targets"], noisy_NC, t_N1, "x", clamp=1e-4)
+        if asymmetric or self.config.prediction == "x":
+            bounded = to_velocity(fields["targets"], noisy_NC, t_N1, "x", clamp=clamp)
+            true = replaced(bounded, true, self._basis(codec, true)) if asymmetric else bounded
+        found = self._implied(codec, codec.read(hidden_ND, fields), noisy_NC, t_N1)
         square = (found - true).square() * fields["counted"]
         return square.sum(1) / fields["counted"].sum(1).clamp(min=1)
+
+    def _implied(self, codec: Any, predicted_NC: Tensor, noisy_NC: Tensor, t_N1: Tensor) -> Tensor:
+        """The velocity that a prediction implies."""
+        basis = self._basis(codec, predicted_NC) if self.config.prediction == "asym" else None
+        return to_velocity(predicted_NC, noisy_NC, t_N1, self.config.prediction, clamp=self.config.clamp, basis=basis)
+
+    def _basis(self, codec: Any, like: Tensor) -> Tensor:
+        return codec.smoothest(self.config.rank).to(like)
 
     def levels(self, codec: Any, hidden_ND: Tensor, fields: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The sum of errors and the number of positions in each tenth of the clock.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from mixmodal.config import ModelConfig, OptimConfig, Recipe
 from mixmodal.designs import (
     chameleon,
+    dit,
     fuyu,
     llada,
     llamagen,
@@ -17,10 +19,13 @@ from mixmodal.designs import (
     small_trunk,
     tokenizer,
     transfusion,
+    unet,
 )
 
 CODES, LATENTS = {"from": "recipe:tokenizer_scenes"}, {"from": "recipe:tokenizer_scenes_kl"}
 TWO = {"kind": "scenes", "level": "two"}
+FLOW = {"copies": 4, "clamp": 0.1, "time_law": {"mean": -0.8, "std": 1.2}}
+CONTROLLED = {"flow": FLOW, "picture_weight": 3.0}
 
 
 def _tokenizer(name: str, **nets: Any) -> Recipe:
@@ -132,8 +137,68 @@ def lossless_two() -> Recipe:
 
     Result:  half of its steps, seed 0, n = 100, 407 s: 43 and 97 %; seeds 1 and 2: 51 and 98 % both.
     """
-    flow = {"copies": 4, "clamp": 0.1, "time_law": {"mean": -0.8, "std": 1.2}}
-    return _recipe("lossless_two", lossless.model(small_trunk(5), flow=flow, picture_weight=3.0))
+    return _lossless("lossless_two")
+
+
+def _lossless(name: str, depth: int = 5, flow: dict[str, Any] | None = None, **trunk: Any) -> Recipe:
+    chosen = replace(small_trunk(depth), **trunk)
+    return _recipe(name, lossless.model(chosen, flow={**FLOW, **(flow or {})}, picture_weight=3.0))
+
+
+def asym_two() -> Recipe:
+    """Lossless with AsymFlow's prediction: the velocity of each patch's means and first slopes, the rest as pixels.
+
+    Result:  not trained yet.
+    """
+    return _lossless("asym_two", flow={"prediction": "asym"})
+
+
+def unet_two() -> Recipe:
+    """A control: a U-Net draws, on what a trunk of three blocks says of the text.
+
+    Result:  not trained yet.
+    """
+    return _recipe("unet_two", unet.model(small_trunk(3), width=24, **CONTROLLED))
+
+
+def dit_two() -> Recipe:
+    """A control: a diffusion transformer draws, on what a trunk of three blocks says of the text.
+
+    Result:  not trained yet.
+    """
+    return _recipe("dit_two", dit.model(small_trunk(3), depth=3, **CONTROLLED))
+
+
+def gau_two() -> Recipe:
+    """Lossless on gated attention units, twice as many blocks of half the size.
+
+    Result:  not trained yet.
+    """
+    return _lossless("gau_two", 10, block="gau", heads=1, kv_heads=1, head_size=64, mlp_width=384)
+
+
+def experts_two() -> Recipe:
+    """Lossless on two experts, one for words and one for patches: twice the weights, as much work.
+
+    Result:  not trained yet.
+    """
+    return _lossless("experts_two", experts=2)
+
+
+def adaptive_two() -> Recipe:
+    """Lossless with the time by adaLN: half as many weights again.
+
+    Result:  not trained yet.
+    """
+    return _lossless("adaptive_two", flow={"time": "trunk"}, adaptive=True)
+
+
+def skips_two() -> Recipe:
+    """Lossless with long skips.
+
+    Result:  not trained yet.
+    """
+    return _lossless("skips_two", long_skips=True)
 
 
 def fuyu_two() -> Recipe:
