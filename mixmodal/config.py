@@ -72,6 +72,9 @@ class StreamConfig:
     role: str = "both"
 
 
+STANDING = ("codec", "objective")  # what of a stream may have `nets`: a trained one that it stands on
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """A trunk and its streams. The `speaker` is the stream whose tokens announce the parts of the others."""

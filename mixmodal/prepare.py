@@ -12,7 +12,7 @@ from torch import Tensor
 from mixmodal import config as values
 from mixmodal.checkpoint import from_pretrained
 from mixmodal.compute import Cost, cost_of, fast_dtype, keep_freed_memory, measured_peak
-from mixmodal.config import Recipe
+from mixmodal.config import STANDING, Recipe
 from mixmodal.data import make_mixture
 from mixmodal.data.loading import Loader
 from mixmodal.foreign import adapted
@@ -92,27 +92,36 @@ def prepare(recipe: Recipe, device: str | None = None, ranks: Ranks = ALONE) -> 
 
 
 def _standing(recipe: Recipe) -> tuple[Recipe, dict[str, Tensor]]:
-    """The recipe with `nets` of codecs that come from a trained model spelled out, and the weights of these."""
+    """The recipe with `nets` that come from a trained model spelled out, and the weights of these."""
     streams, weights = {}, {}
     for name, stream in recipe.model.streams.items():
-        if place := (stream.codec.get("nets") or {}).get("from"):
-            found, _ = from_pretrained(place)
-            source = found.writer(stream.medium)
-            nets = values.to_json(found.config.streams[source.name].codec) | {"from": place}
-            stream = replace(stream, codec={**stream.codec, "nets": nets})
-            weights |= {f"streams.{name}.codec.nets.{n}": tensor for n, tensor in source.codec.state_dict().items()}
+        for part in STANDING:
+            spec = getattr(stream, part)
+            if place := (spec.get("nets") or {}).get("from"):
+                nets, tensors = _nets(place, stream.medium)
+                stream = replace(stream, **{part: {**spec, "nets": nets | {"from": place}}})
+                weights |= {f"streams.{name}.{part}.nets.{n}": tensor for n, tensor in tensors.items()}
         streams[name] = stream
     return replace(recipe, model=replace(recipe.model, streams=streams)), weights
+
+
+def _nets(place: str, medium: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The options and the weights of the codec that a trained model has for a medium."""
+    found, _ = from_pretrained(place)
+    source = found.writer(medium)
+    return values.to_json(found.config.streams[source.name].codec), source.codec.state_dict()
 
 
 def resuming(recipe: Recipe) -> Recipe:
     """The recipe of a run that goes on: what it began with is in its own checkpoint."""
     streams = {}
     for name, stream in recipe.model.streams.items():
-        codec = dict(stream.codec)
-        if nets := codec.get("nets"):
-            codec["nets"] = {key: value for key, value in nets.items() if key != "from"}
-        streams[name] = replace(stream, codec=codec)
+        for part in STANDING:
+            spec = dict(getattr(stream, part))
+            if nets := spec.get("nets"):
+                spec["nets"] = {key: value for key, value in nets.items() if key != "from"}
+            stream = replace(stream, **{part: spec})
+        streams[name] = stream
     return replace(recipe, start="", model=replace(recipe.model, streams=streams))
 
 

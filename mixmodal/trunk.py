@@ -64,7 +64,8 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The product."""
-        out = F.linear(x, self.weight.to(x.dtype)) if self.lent is None else self.lent(x)
+        lent = self.lent is not None and self.lent.matrix.dtype == x.dtype  # a codec's own nets stay in fp32
+        out = self.lent(x) if lent else F.linear(x, self.weight.to(x.dtype))
         if self.narrow is None:
             return out
         return out + self.share * F.linear(F.linear(x, self.narrow.to(x.dtype)), self.widen.to(x.dtype))
