@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mixmodal import config as values
+from mixmodal import foreign_nets
 from mixmodal.checkpoint import from_pretrained
 from mixmodal.compute import Cost, cost_of, fast_dtype, keep_freed_memory, measured_peak
 from mixmodal.config import STANDING, Recipe
@@ -106,7 +107,9 @@ def _standing(recipe: Recipe) -> tuple[Recipe, dict[str, Tensor]]:
 
 
 def _nets(place: str, medium: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The options and the weights of the codec that a trained model has for a medium."""
+    """The options and the weights of the codec that a trained model, ours or another's, has for a medium."""
+    if place.startswith(foreign_nets.MARK):
+        return foreign_nets.load(place)
     found, _ = from_pretrained(place)
     source = found.writer(medium)
     return values.to_json(found.config.streams[source.name].codec), source.codec.state_dict()

@@ -52,11 +52,29 @@ class Codec(nn.Module):
             if config.kl:
                 raise ValueError("codec.kl is for vectors that nothing quantizes: set it to 0, or take no quantizer")
         self.vector, drawn = vector, config.kl > 0
-        self.encoder, self.decoder = nets_of(config, vector << drawn, vector)
+        self.encoder, self.decoder = self.nets(vector << drawn)
         if self.quantizer is None:  # what others divide by, so that each number spans as much as noise does
             self.mean, self.square = (nn.Parameter(torch.full((vector,), v), requires_grad=False) for v in (0.0, 1.0))
             self.steps = nn.Parameter(torch.zeros(1), requires_grad=False)
         self._seen: list[Tensor] = []  # of this step: numbers of vectors, sums, sums of squares
+
+    def nets(self, made: int) -> tuple[nn.Module, nn.Module]:
+        """The encoder, which makes vectors of `made` numbers, and the decoder."""
+        return nets_of(self.config, made, self.vector)
+
+    def vectors(self, pictures: Tensor) -> Tensor:
+        """What the encoder makes of pictures.
+
+        Shapes:  [n, C, H, W] -> [n, made, h, w].
+        """
+        return self.encoder(pictures)
+
+    def made(self, vectors: Tensor) -> Tensor:
+        """What the decoder makes of vectors.
+
+        Shapes:  [n, vector, h, w] -> [n, C, H, W].
+        """
+        return self.decoder(vectors)
 
     @property
     def device(self) -> torch.device:
@@ -135,13 +153,13 @@ class Codec(nn.Module):
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not settled):
             vectors, codes, losses = self._between(pictures, progress, chance_n)
-        return self.decoder(vectors.to(pictures.dtype)), codes, losses
+        return self.made(vectors.to(pictures.dtype)), codes, losses
 
     def _between(
         self, pictures: Tensor, progress: float, chance_n: Tensor | None
     ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
         """The vectors that the decoder is given, their codes, and what they add to the loss."""
-        vectors, codes, losses = self.encoder(pictures), None, {}
+        vectors, codes, losses = self.vectors(pictures), None, {}
         if self.config.kl:
             vectors, log_n = vectors.float().chunk(2, 1)
             log_n = log_n.clamp(-20, 10)  # of the variance
@@ -187,7 +205,7 @@ class Codec(nn.Module):
             seen = array[part.known]
             array = np.where(part.known[..., None], array, seen.mean(0) if len(seen) else np.float32(0))
         picture = torch.from_numpy(np.ascontiguousarray(self._padded(array).transpose(2, 0, 1), np.float32))[None]
-        found = self.encoder(picture.to(self.device)).float()[:, : self.vector].movedim(1, -1)
+        found = self.vectors(picture.to(self.device)).float()[:, : self.vector].movedim(1, -1)
         if self.quantizer is None:
             found = (found - self.mean) / self._deviation()
         return found.cpu().numpy()
@@ -211,7 +229,7 @@ class Codec(nn.Module):
         vectors = torch.from_numpy(np.ascontiguousarray(latents, np.float32)).to(self.device)
         if self.quantizer is None:
             vectors = vectors * self._deviation() + self.mean
-        return self.decoder(vectors.movedim(-1, 1)).clamp(-1, 1).movedim(1, -1).cpu().numpy()
+        return self.made(vectors.movedim(-1, 1)).clamp(-1, 1).movedim(1, -1).cpu().numpy()
 
     def _deviation(self) -> Tensor:
         return (self.square - self.mean.square()).clamp(min=1e-8).sqrt()
