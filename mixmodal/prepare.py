@@ -60,7 +60,7 @@ def prepare(recipe: Recipe, device: str | None = None, ranks: Ranks = ALONE) -> 
         model = adapted(model, recipe.model.trunk)
         recipe = replace(recipe, model=replace(model.config, streams=_merged(recipe.model, model.config)))
         started = Model(recipe.model)
-        started.load_state_dict(model.state_dict())
+        started.load_state_dict(model.state_dict(), strict=False)  # an objective may learn what it did not before
         model = started
     else:
         recipe, standing = _standing(recipe)

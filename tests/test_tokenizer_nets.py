@@ -237,6 +237,16 @@ def test_a_run_with_a_judge_that_is_stopped_before_at_or_after_it_settles_resume
             assert equal(load_file(whole / file), load_file(parts / file))
 
 
+def test_a_judge_may_be_put_to_a_tokenizer_that_is_trained_already_whose_codes_stay(tmp_path):
+    first = train(changed("vq", steps=4, every=4), tmp_path / "first", say=quiet)
+    chosen = late(start=str(first), optim=replace(small("vq").optim, settle=0.0), steps=2)
+    later = train(chosen, tmp_path / "later", say=quiet)
+    codecs = [load(run).model.streams["pictures"].codec for run in (first, later)]
+    latents = [codec.latents(picture(0, 16, 16)) for codec in codecs]
+    assert np.array_equal(*(codec.to_codes(z) for codec, z in zip(codecs, latents, strict=True)))
+    assert not np.array_equal(*(codec.rebuilt(picture(0, 16, 16)).pixels for codec in codecs))
+
+
 def test_rows_without_a_picture_have_the_losses_of_those_with_one():
     for kind in QUANTIZERS:
         for settled in (False, True):
