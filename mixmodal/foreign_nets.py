@@ -17,6 +17,7 @@ from torch import Tensor
 from mixmodal.checkpoint import HUB, fetched
 from mixmodal.codecs import autoencoder_kl
 from mixmodal.config import to_json
+from mixmodal.foreign import licence_of
 
 MARK = "diffusers:"
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
@@ -38,15 +39,18 @@ IDLE = ("sample_size", "force_upcast")  # of how it was trained and is run there
 OLD = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
-def load(place: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The options and the weights of the codec that computes what the autoencoder at diffusers:FOLDER does.
+def load(place: str) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:
+    """Options and weights of the codec that computes what the autoencoder at diffusers:FOLDER does, and whose it is.
 
     The folder is that of the autoencoder, or of a system that has it in `vae`; hub:OWNER/NAME is fetched.
     Raises:  FileNotFoundError for files that are not there, ValueError for what the codec does not compute.
     """
     text = place.removeprefix(MARK)
-    names = tuple(f"{where}{name}" for where in ("", WITHIN + "/") for name in (CONFIG, WEIGHTS))
+    names = ("README.md", *(f"{where}{name}" for where in ("", WITHIN + "/") for name in (CONFIG, WEIGHTS)))
     folder = fetched(text, names) if text.startswith(HUB) else Path(text)
+    about = {"foreign": text if text.startswith(HUB) else folder.resolve().name, "family": ONLY["_class_name"]}
+    if licence := licence_of(folder):
+        about["licence"] = licence
     if not (folder / CONFIG).exists() and (folder / WITHIN / CONFIG).exists():
         folder /= WITHIN
     for name, limit in ((CONFIG, CONFIG_LIMIT_BYTES), (WEIGHTS, WEIGHTS_LIMIT_BYTES)):
@@ -56,7 +60,7 @@ def load(place: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except ValueError as error:
         raise ValueError(f"{folder / CONFIG} is no JSON ({error}): a part of it is missing") from error
     config = config_of(told if isinstance(told, dict) else {})
-    return {"kind": "autoencoder_kl", **to_json(config)}, _tensors(folder / WEIGHTS, config)
+    return {"kind": "autoencoder_kl", **to_json(config)}, _tensors(folder / WEIGHTS, config), about
 
 
 def config_of(told: dict[str, Any]) -> autoencoder_kl.Config:

@@ -63,7 +63,7 @@ def prepare(recipe: Recipe, device: str | None = None, ranks: Ranks = ALONE) -> 
         started.load_state_dict(model.state_dict(), strict=False)  # an objective may learn what it did not before
         model = started
     else:
-        recipe, standing = _standing(recipe)
+        recipe, standing, origin = _standing(recipe)
         recipe = replace(recipe, model=_complete(recipe, mixture))
         torch.manual_seed(recipe.seed)
         model = Model(recipe.model)
@@ -92,27 +92,28 @@ def prepare(recipe: Recipe, device: str | None = None, ranks: Ranks = ALONE) -> 
     return Run(recipe, model, loader, cost, dtype, peak, device, ranks, Owned(model, ranks), origin)
 
 
-def _standing(recipe: Recipe) -> tuple[Recipe, dict[str, Tensor]]:
-    """The recipe with `nets` that come from a trained model spelled out, and the weights of these."""
-    streams, weights = {}, {}
+def _standing(recipe: Recipe) -> tuple[Recipe, dict[str, Tensor], dict[str, Any]]:
+    """The recipe with `nets` that come from a trained model spelled out, their weights, and what binds their users."""
+    streams, weights, origin = {}, {}, {}
     for name, stream in recipe.model.streams.items():
         for part in STANDING:
             spec = getattr(stream, part)
             if place := (spec.get("nets") or {}).get("from"):
-                nets, tensors = _nets(place, stream.medium)
+                nets, tensors, about = _nets(place, stream.medium)
+                origin |= {told: about[told] for told in ORIGIN if told in about}
                 stream = replace(stream, **{part: {**spec, "nets": nets | {"from": place}}})
                 weights |= {f"streams.{name}.{part}.nets.{n}": tensor for n, tensor in tensors.items()}
         streams[name] = stream
-    return replace(recipe, model=replace(recipe.model, streams=streams)), weights
+    return replace(recipe, model=replace(recipe.model, streams=streams)), weights, origin
 
 
-def _nets(place: str, medium: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The options and the weights of the codec that a trained model, ours or another's, has for a medium."""
+def _nets(place: str, medium: str) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:
+    """Options and weights of the codec that a trained model, ours or another's, has for a medium; what it tells."""
     if place.startswith(foreign_nets.MARK):
         return foreign_nets.load(place)
-    found, _ = from_pretrained(place)
+    found, about = from_pretrained(place)
     source = found.writer(medium)
-    return values.to_json(found.config.streams[source.name].codec), source.codec.state_dict()
+    return values.to_json(found.config.streams[source.name].codec), source.codec.state_dict(), about
 
 
 def resuming(recipe: Recipe) -> Recipe:

@@ -114,7 +114,7 @@ def change(folder: Path, **options) -> None:
 
 
 def built(folder: Path):
-    nets, tensors = foreign_nets.load(f"diffusers:{folder}")
+    nets, tensors, _ = foreign_nets.load(f"diffusers:{folder}")
     codec = frozen(nets)
     missing, surplus = codec.load_state_dict(tensors, strict=False)
     assert set(missing) == {"mean", "square", "steps"} and not surplus
@@ -278,7 +278,8 @@ def test_files_that_are_not_there_too_large_broken_or_pickles_are_refused(saved,
 @pytest.mark.parametrize("design", [transfusion, mar])
 def test_a_design_stands_on_it_trains_and_keeps_it_as_it_is(saved, tmp_path, monkeypatch, design):
     hasten(monkeypatch)
-    model = design.model(TRUNK, nets={"from": f"diffusers:{saved}"})
+    (saved.parent / "README.md").write_text("---\nlicense: mit\n---\n", "utf8")
+    model = design.model(TRUNK, nets={"from": f"diffusers:{saved.parent}"})
     chosen = replace(RECIPE, model=model, valid={}, rows=2, length=192, steps=2, every=2)
     run = train(chosen, tmp_path / "run", say=quiet)
     own = load_file(run / "model/model.safetensors")
@@ -286,6 +287,8 @@ def test_a_design_stands_on_it_trains_and_keeps_it_as_it_is(saved, tmp_path, mon
     theirs = weights()
     assert theirs.keys() < held.keys() and all(torch.equal(held[name], theirs[name]) for name in theirs)
     loaded = load(run)
+    told = {name: loaded.about[name] for name in ("foreign", "family", "licence")}
+    assert told == {"foreign": saved.parent.name, "family": "AutoencoderKL", "licence": "mit"}
     assert loaded.sample("a red circle", steps=2)[0].size == (16, 16)
 
 
