@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mixmodal import config as values
-from mixmodal.config import Recipe
+from mixmodal.config import STANDING, Recipe
 from mixmodal.recipes import recipe
 
 MARK = "recipe:"
@@ -43,9 +43,11 @@ def _inner(name: str, known: Mapping[str, Recipe] | None) -> Recipe:
 def _with_nets(chosen: Recipe, found: Callable[[str], dict]) -> Recipe:
     streams = {}
     for name, stream in chosen.model.streams.items():
-        place = str((stream.codec.get("nets") or {}).get("from", ""))
-        if place.startswith(MARK):
-            stream = replace(stream, codec={**stream.codec, "nets": found(place.removeprefix(MARK))})
+        for part in STANDING:
+            spec = getattr(stream, part)
+            place = str((spec.get("nets") or {}).get("from", ""))
+            if place.startswith(MARK):
+                stream = replace(stream, **{part: {**spec, "nets": found(place.removeprefix(MARK))}})
         streams[name] = stream
     return replace(chosen, model=replace(chosen.model, streams=streams))
 

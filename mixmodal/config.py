@@ -81,6 +81,9 @@ class StreamConfig:
     role: str = "both"
 
 
+STANDING = ("codec", "objective")  # what of a stream may have `nets`: a trained one that it stands on
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """A trunk and its streams. The `speaker` is the stream whose tokens announce the parts of the others."""
@@ -98,8 +101,9 @@ class OptimConfig:
              `filter_rate` that of convolutions, 0 for the same, `rate` that of the rest; `warmup` in steps; `decay` is
              the last share of the run in which the rate falls linearly to 0; `average` is the relative width of the
              power-law average of weights, 0 for none. At the share `settle` of the run all rates are 0, as if it ended
-             there; then only what reads the hidden states learns, at half the price, its rates once more from their
-             peaks to 0. A step whose loss or gradient is not finite is skipped; `bad_steps` in a row end the run.
+             there; then only what reads the hidden states learns (of a tokenizer, its decoder), at half the price, its
+             rates once more from their peaks to 0. A step whose loss or gradient is not finite is skipped; `bad_steps`
+             in a row end the run.
     """
 
     matrices: str = "muon"

@@ -10,11 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixmodal.attention import Sight
 from mixmodal.config import TrunkConfig
 from mixmodal.convnets import Conv, bent, normed, to_canvas, to_patches
-from mixmodal.rotary import rotary_tables
-from mixmodal.trunk import Attention, Clock, Linear, Trunk, gather
+from mixmodal.trunk import Attention, Clock, Linear, Trunk, all_see_all, gather
 
 
 def _shape(width: int, depth: int, heads: int) -> TrunkConfig:
@@ -31,13 +29,6 @@ def _shape(width: int, depth: int, heads: int) -> TrunkConfig:
         rope_theta=100.0,
         adaptive=True,
     )
-
-
-def _all_see_all(rows: int, columns: int, config: TrunkConfig, device: torch.device) -> Sight:
-    """Pictures each of whose places sees all of them, with their rows and columns for coordinates."""
-    along = [torch.arange(side, device=device) for side in (1, rows, columns)]
-    cos, sin = rotary_tables(torch.cartesian_prod(*along)[None], config.head_size, config.rope_theta)
-    return Sight(cos, sin, torch.ones(1, 1, rows * columns, rows * columns, dtype=torch.bool, device=device))
 
 
 class Tower(nn.Module):
@@ -61,7 +52,7 @@ class Tower(nn.Module):
         dtype, shape = hidden_ND.dtype, (-1, size[0] * size[1])
         told = self.trunk.clock(time_N).to(dtype) + self.told(hidden_ND)
         x = F.linear(values_NC.to(dtype), self.into.to(dtype)).unflatten(0, shape)
-        seen = _all_see_all(*size, self.trunk.config, x.device)
+        seen = all_see_all(*size, self.trunk.config, x.device)
         return F.linear(self.trunk(x, seen, told.unflatten(0, shape)), self.out.to(dtype)).flatten(0, 1)
 
 
@@ -132,7 +123,7 @@ class Pyramid(nn.Module):
     def _attended(self, x: Tensor) -> Tensor:
         """The coarsest features, each with what it gathers from all of them."""
         rows, columns = x.shape[2:]
-        seen = _all_see_all(rows, columns, self.config, x.device)
+        seen = all_see_all(rows, columns, self.config, x.device)
         asked = self.attention(normed(x).flatten(2).transpose(1, 2), seen.cos_BLE, seen.sin_BLE)
         return x + self.attention.o(gather(asked, seen, None, 0)).transpose(1, 2).unflatten(2, (rows, columns))
 

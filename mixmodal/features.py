@@ -1,18 +1,37 @@
-"""Distances between features of a convolutional net that nobody trained: perceptual, and no download.
+"""Distances between features of a net, of one that nobody trained or of one trained here: perceptual, and no download.
 
 Source:  the form of Zhang et al. 2018 (arXiv:1801.03924); that random weights do, Ding et al. (arXiv:2103.10571).
 """
 
 from __future__ import annotations
 
+from dataclasses import fields
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mixmodal.config import options
+from mixmodal.picture_nets import NetConfig, nets_of
+
 WIDTHS = (32, 64, 128)
 
 
-class RandomFeatures(nn.Module):
+class Distance(nn.Module):
+    """What two pictures differ in as `layers` sees them, which whoever is one has."""
+
+    def forward(self, made: Tensor, true: Tensor) -> Tensor:
+        """The mean squared distance over places and layers of each picture, features of length 1 at each place.
+
+        Shapes:  twice [n, C, H, W] -> [n].
+        """
+        pairs = zip(self.layers(made), self.layers(true), strict=True)
+        apart = [F.normalize(a, dim=1, eps=1e-4) - F.normalize(b, dim=1, eps=1e-4) for a, b in pairs]
+        return torch.stack([each.square().sum(1).flatten(1).mean(1) for each in apart]).mean(0)
+
+
+class RandomFeatures(Distance):
     """Three layers of fixed filters, made from a seed: two seeds are two nets, one to train by and one to judge by."""
 
     def __init__(self, seed: int, channels: int = 3) -> None:
@@ -27,21 +46,36 @@ class RandomFeatures(nn.Module):
             before = width
 
     def layers(self, pictures: Tensor) -> list[Tensor]:
-        """The features of each layer, of length 1 at each place.
+        """The features of each layer.
 
         Shapes:  [n, C, H, W] -> [n, width, H / 2^i, W / 2^i] for each.
         """
         out, x = [], pictures
         for number in range(self.count):
             filters = getattr(self, f"filters{number}").to(x.dtype)
-            x = F.leaky_relu(F.conv2d(x, filters, stride=2 if min(x.shape[2:]) > 1 else 1, padding=1), 0.2)
-            out.append(F.normalize(x, dim=1, eps=1e-4))
+            out.append(F.leaky_relu(F.conv2d(x, filters, stride=2 if min(x.shape[2:]) > 1 else 1, padding=1), 0.2))
+            x = out[-1]
         return out
 
-    def forward(self, made: Tensor, true: Tensor) -> Tensor:
-        """The mean squared distance over places and layers of each picture.
 
-        Shapes:  twice [n, C, H, W] -> [n].
+class TrainedFeatures(Distance):
+    """The layers of the encoder of a trained autoencoder, whose options are `nets`. They learn nothing here."""
+
+    def __init__(self, nets: dict[str, Any]) -> None:
+        super().__init__()
+        if "kind" not in nets:
+            raise ValueError(
+                f"objective.nets is {nets!r}: set objective.nets.from to the folder of a trained tokenizer, such as"
+                " `mixmodal train tokenizer_plain` leaves, or to recipe:NAME for one to be trained first"
+            )
+        own = {field.name: nets[field.name] for field in fields(NetConfig) if field.name in nets}
+        self.encoder, _ = nets_of(options(NetConfig, own, "objective.nets"), 1, 1)
+        self.encoder.last = None  # what quantizers take is no feature
+        self.requires_grad_(False)
+
+    def layers(self, pictures: Tensor) -> list[Tensor]:
+        """The features of each layer.
+
+        Shapes:  [n, C, H, W] -> [n, width, h, w] for each.
         """
-        pairs = zip(self.layers(made), self.layers(true), strict=True)
-        return torch.stack([(a - b).square().sum(1).flatten(1).mean(1) for a, b in pairs]).mean(0)
+        return self.encoder.layers(pictures)

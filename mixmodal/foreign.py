@@ -68,7 +68,7 @@ def load(where: str | Path, like: ModelConfig | None = None, seed: int = 0) -> t
         model = Model(config)
     _fill(model, tensors, tied, _twins(Tokenizer.from_str(tokenizer), model, told), seed)
     about = {"foreign": text if text.startswith(HUB) else folder.resolve().name, "family": told["model_type"]}
-    licence = _licence(folder)
+    licence = licence_of(folder)
     return model.eval(), {**about, **({"licence": licence} if licence else {}), "seed": seed, "steps": 0}
 
 
@@ -288,7 +288,7 @@ def _file(folder: Path, name: str, text: str) -> Path:
     raise FileNotFoundError(f"{text} has no {name}: {hint}")
 
 
-def _licence(folder: Path) -> str:
+def licence_of(folder: Path) -> str:
     """The licence that the card of a checkpoint names, if it has one."""
     card = folder / "README.md"
     lines = card.read_text(encoding="utf8", errors="replace").splitlines() if card.exists() else []

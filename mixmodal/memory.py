@@ -39,7 +39,8 @@ def memory_of(model: Model, recipe: Recipe, dtype: torch.dtype, batches: list[Ba
     kept = depth * positions * trunk.width * size + each if recipe.recompute else depth * each
     working = rows * trunk.heads * length * length * (WIDE + size) + 2 * positions * trunk.mlp_width * size
     model.eval()  # what follows the data must not follow examples
-    ends = max(_kept_by_ends(model, part, dtype) for part in parts)
+    phases = (False, True) if recipe.optim.settle < 1 else (False,)  # before the run has settled, and then
+    ends = max(_kept_by_ends(model, part, dtype, phases) for part in parts)
     model.train()
     if recipe.accumulate > 1:  # the gradients of one part are there while the next runs
         fleeting = gradients + kept + max(ends, working)
@@ -80,14 +81,17 @@ def block_bytes(
     return positions * numbers + scores + (matrices * size if size < WIDE else 0)
 
 
-def _kept_by_ends(model: Model, batch: Batch, dtype: torch.dtype) -> float:
+def _kept_by_ends(model: Model, batch: Batch, dtype: torch.dtype, phases: tuple[bool, ...]) -> float:
     """What streams keep outside the trunk, as they run on `batch` once."""
     rows, length = batch.shape
     entering = saved_bytes(model, lambda: model.embed(batch, dtype))
     hidden_ND = torch.zeros(rows * length, model.config.trunk.width, dtype=dtype, requires_grad=True)
     leaving = 0.0
     for name, slots in batch.slots.items():
-        leaving += saved_bytes(model, lambda s=model.streams[name], at=slots: s.losses(hidden_ND, at))
+        stream = model.streams[name]
+        leaving += max(
+            saved_bytes(model, lambda s=stream, at=slots, p=phase: s.losses(hidden_ND, at, p)) for phase in phases
+        )
     return entering + leaving
 
 

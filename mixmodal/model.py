@@ -37,11 +37,13 @@ class Stream(nn.Module):
             head = kind_of("heads", config.head)
             self.head = head.build(values.options(head.Config, config.head, f"{where}.head"), width, self.codec)
 
-    def losses(self, hidden_ND: Tensor, slots: Slots) -> dict[str, tuple[Tensor, Tensor]]:
+    def losses(self, hidden_ND: Tensor, slots: Slots, settled: bool = False) -> dict[str, tuple[Tensor, Tensor]]:
         """Sum and count of each loss, from the hidden states of all positions; none of a stream that only reads."""
         if self.role == "read":
             return {}
-        return self.objective.losses(self.codec, self.head, hidden_ND[slots.predict_at], slots.predict)
+        losses = getattr(self.objective, "settled_losses", None) if settled else None
+        losses = losses or self.objective.losses
+        return losses(self.codec, self.head, hidden_ND[slots.predict_at], slots.predict)
 
     def blank(self) -> Slots:
         """One empty slot of each kind, so that the stream runs in batches that do not use it."""
@@ -161,7 +163,7 @@ class Model(nn.Module):
             hidden_ND = self(batch, path, dtype).flatten(0, 1)
         out = {}
         for name, slots in batch.slots.items():
-            found = self.streams[name].losses(hidden_ND, slots)
+            found = self.streams[name].losses(hidden_ND, slots, settled)
             out |= {f"{name}.{loss}": pair for loss, pair in found.items()}
         return out
 

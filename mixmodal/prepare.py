@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from mixmodal import config as values
+from mixmodal import foreign_nets
 from mixmodal.checkpoint import from_pretrained
 from mixmodal.compute import Cost, cost_of, fast_dtype, keep_freed_memory, measured_peak
-from mixmodal.config import Recipe
+from mixmodal.config import STANDING, Recipe
 from mixmodal.data import make_mixture
 from mixmodal.data.loading import Loader
 from mixmodal.foreign import adapted
@@ -59,10 +60,10 @@ def prepare(recipe: Recipe, device: str | None = None, ranks: Ranks = ALONE) -> 
         model = adapted(model, recipe.model.trunk)
         recipe = replace(recipe, model=replace(model.config, streams=_merged(recipe.model, model.config)))
         started = Model(recipe.model)
-        started.load_state_dict(model.state_dict())
+        started.load_state_dict(model.state_dict(), strict=False)  # an objective may learn what it did not before
         model = started
     else:
-        recipe, standing = _standing(recipe)
+        recipe, standing, origin = _standing(recipe)
         recipe = replace(recipe, model=_complete(recipe, mixture))
         torch.manual_seed(recipe.seed)
         model = Model(recipe.model)
@@ -91,28 +92,40 @@ def prepare(recipe: Recipe, device: str | None = None, ranks: Ranks = ALONE) -> 
     return Run(recipe, model, loader, cost, dtype, peak, device, ranks, Owned(model, ranks), origin)
 
 
-def _standing(recipe: Recipe) -> tuple[Recipe, dict[str, Tensor]]:
-    """The recipe with `nets` of codecs that come from a trained model spelled out, and the weights of these."""
-    streams, weights = {}, {}
+def _standing(recipe: Recipe) -> tuple[Recipe, dict[str, Tensor], dict[str, Any]]:
+    """The recipe with `nets` that come from a trained model spelled out, their weights, and what binds their users."""
+    streams, weights, origin = {}, {}, {}
     for name, stream in recipe.model.streams.items():
-        if place := (stream.codec.get("nets") or {}).get("from"):
-            found, _ = from_pretrained(place)
-            source = found.writer(stream.medium)
-            nets = values.to_json(found.config.streams[source.name].codec) | {"from": place}
-            stream = replace(stream, codec={**stream.codec, "nets": nets})
-            weights |= {f"streams.{name}.codec.nets.{n}": tensor for n, tensor in source.codec.state_dict().items()}
+        for part in STANDING:
+            spec = getattr(stream, part)
+            if place := (spec.get("nets") or {}).get("from"):
+                nets, tensors, about = _nets(place, stream.medium)
+                origin |= {told: about[told] for told in ORIGIN if told in about}
+                stream = replace(stream, **{part: {**spec, "nets": nets | {"from": place}}})
+                weights |= {f"streams.{name}.{part}.nets.{n}": tensor for n, tensor in tensors.items()}
         streams[name] = stream
-    return replace(recipe, model=replace(recipe.model, streams=streams)), weights
+    return replace(recipe, model=replace(recipe.model, streams=streams)), weights, origin
+
+
+def _nets(place: str, medium: str) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:
+    """Options and weights of the codec that a trained model, ours or another's, has for a medium; what it tells."""
+    if place.startswith(foreign_nets.MARK):
+        return foreign_nets.load(place)
+    found, about = from_pretrained(place)
+    source = found.writer(medium)
+    return values.to_json(found.config.streams[source.name].codec), source.codec.state_dict(), about
 
 
 def resuming(recipe: Recipe) -> Recipe:
     """The recipe of a run that goes on: what it began with is in its own checkpoint."""
     streams = {}
     for name, stream in recipe.model.streams.items():
-        codec = dict(stream.codec)
-        if nets := codec.get("nets"):
-            codec["nets"] = {key: value for key, value in nets.items() if key != "from"}
-        streams[name] = replace(stream, codec=codec)
+        for part in STANDING:
+            spec = dict(getattr(stream, part))
+            if nets := spec.get("nets"):
+                spec["nets"] = {key: value for key, value in nets.items() if key != "from"}
+            stream = replace(stream, **{part: spec})
+        streams[name] = stream
     return replace(recipe, start="", model=replace(recipe.model, streams=streams))
 
 

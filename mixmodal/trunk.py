@@ -14,7 +14,7 @@ from mixmodal.attention import Sight, attend
 from mixmodal.cache import Cache
 from mixmodal.config import TrunkConfig, unknown
 from mixmodal.interpolant import waves
-from mixmodal.rotary import rotate
+from mixmodal.rotary import rotary_tables, rotate
 
 WAVES = 32  # sines and as many cosines tell the time
 FEW = 32  # rows up to which a product waits for the numbers of the matrix, and not for the multiplications
@@ -64,7 +64,8 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The product."""
-        out = F.linear(x, self.weight.to(x.dtype)) if self.lent is None else self.lent(x)
+        lent = self.lent is not None and self.lent.matrix.dtype == x.dtype  # a codec's own nets stay in fp32
+        out = self.lent(x) if lent else F.linear(x, self.weight.to(x.dtype))
         if self.narrow is None:
             return out
         return out + self.share * F.linear(F.linear(x, self.narrow.to(x.dtype)), self.widen.to(x.dtype))
@@ -294,6 +295,14 @@ class Experts(nn.Module):
         gathered = split(gather(tuple(map(join, zip(*asked, strict=True))), seen, cache, layer))
         found = zip(there, own, gathered, told, strict=True)
         return join(tuple(expert.answer(*some) for (expert, _), *some in found))
+
+
+def all_see_all(rows: int, columns: int, config: TrunkConfig, device: torch.device) -> Sight:
+    """What blocks need of pictures, each place of which sees its whole picture: rows and columns are coordinates."""
+    along = [torch.arange(side, device=device) for side in (1, rows, columns)]
+    cos, sin = rotary_tables(torch.cartesian_prod(*along)[None], config.head_size, config.rope_theta)
+    mask = torch.ones(1, 1, rows * columns, rows * columns, dtype=torch.bool, device=device)
+    return Sight(cos, sin, mask, plain=device.type == "cpu")
 
 
 def run_block(block: nn.Module, x_BLD: Tensor, seen: Sight, modulation_BLD: Tensor | None) -> Tensor:

@@ -34,6 +34,7 @@ from mixmodal.board import Room
 from mixmodal.cluster import Machine, estimate, job_of
 from mixmodal.config import Recipe, from_json, to_json
 from mixmodal.data.loading import Loader
+from mixmodal.designs import tokenizer
 from mixmodal.optim import has_settled, make_optimizers
 from mixmodal.parallel import ALONE, Ranks, joined
 from mixmodal.parts import Document, Image, Text
@@ -47,6 +48,7 @@ ROWS = 6
 CHOSEN = replace(
     RECIPE, steps=9, every=2, keep=9, rows=ROWS, optim=replace(RECIPE.optim, average=0.1), prompts=(), drop_prompt=0.1
 )
+JUDGED = tokenizer.model(codec={"features": 8, "blocks": 1}, losses={"adversary": 0.1, "features": 0.0})
 
 
 class Far(Room):
@@ -144,6 +146,7 @@ def compared(ranks: Ranks, home: Path) -> None:
         "muon": CHOSEN,
         "adamw, tied": replace(tied(CHOSEN), optim=replace(CHOSEN.optim, matrices="adamw")),
         "settled": replace(CHOSEN, optim=replace(CHOSEN.optim, settle=0.0)),
+        "judged": replace(CHOSEN, model=JUDGED, optim=replace(CHOSEN.optim, matrices="adamw", settle=0.0)),
     }
     for name, recipe in variants.items():
         last = ranks.count - 1

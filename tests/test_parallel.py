@@ -26,6 +26,7 @@ from mixmodal.train import read_metrics
 HERE = Path(__file__).resolve().parent
 CLOSE = 1e-5
 WAYS = {"muon": ["", ", sent", ", sharded"], "adamw, tied": ["", ", sent", ", sharded"], "settled": ["", ", sent"]}
+WAYS["judged"] = WAYS["settled"]  # a tokenizer whose decoder learns against its judge
 VARIANTS = [name + way for name, ways in WAYS.items() for way in ways]
 linux = pytest.mark.skipif(sys.platform != "linux", reason="torch is loaded once, and then forked")
 

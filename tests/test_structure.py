@@ -20,11 +20,12 @@ LONGEST_FILE = 400
 # The first part of a path in the package, and the floor it lies on. An import never points up.
 FLOORS = (
     "parts config kinds",
-    "sequence attention rotary trunk convnets interpolant solvers sampling scans chance similarity cache controls",
+    "sequence attention rotary trunk convnets picture_nets adversary controls interpolant solvers sampling scans chance"
+    " similarity cache",
     "features quantizers codecs heads objectives",
     "model generate layout inversion designs",
-    "data filling optim parallel board owned stored cluster checkpoint foreign sharing guard diagnosis watch prepare"
-    " step train compute memory track clock",
+    "data filling optim parallel board owned stored cluster checkpoint foreign foreign_nets sharing guard diagnosis"
+    " watch prepare step train compute memory track clock",
     "judge",
     "recipes chain api compare comparisons appraise collect report cli cli_compare cli_data cli_doctor cli_draw"
     " cli_share curves doctor demo serve __main__ __init__",

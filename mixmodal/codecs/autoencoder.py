@@ -1,4 +1,4 @@
-"""Pictures as a small grid of vectors, quantized or not, and back, by convolutions: what a tokenizer is made of.
+"""Pictures as a small grid of vectors, quantized or not, and back: what a tokenizer is made of.
 
 Trained here as pixels in and pixels out; its codes are what `codes` reads and writes, its vectors what `latents` does.
 
@@ -15,94 +15,26 @@ import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mixmodal.chance import normal
 from mixmodal.config import options
-from mixmodal.convnets import Conv, bent, by_size, to_canvas
+from mixmodal.convnets import by_size, to_canvas
 from mixmodal.kinds import kind_of
+from mixmodal.picture_nets import NetConfig, nets_of
 from mixmodal.sequence import Grid, raster
 
 
 @dataclass(frozen=True)
-class Config:
-    """Options of the nets.
+class Config(NetConfig):
+    """Options of the nets, and of the vectors between them.
 
-    Units:   `shrink` is how many pixels along a side one position stands for, a power of 2; `features` the channels on
-             the grid, `blocks` the residual blocks there; `vector` the numbers of a position where there is no
-             `quantizer`, which is {"kind": file name, option: value}; then `kl` > 0 draws them in training, and weighs
-             how far their law is from a normal one.
+    Units:   `vector` is the numbers of a position where there is no `quantizer`, which is {"kind": file name, option:
+             value}; then `kl` > 0 draws them in training, and weighs how far their law is from a normal one.
     """
 
-    shrink: int = 4
-    channels: int = 3
-    features: int = 64
-    blocks: int = 2
     vector: int = 10
     kl: float = 0.0
     quantizer: dict[str, Any] = field(default_factory=dict)
-
-
-class Block(nn.Module):
-    """A residual block: twice normed over channels, bent, and mixed with its neighbours."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.first, self.second = Conv(width, width), Conv(width, width, scale=0.1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Features of the same shape."""
-        return x + self.second(bent(self.first(bent(x))))
-
-
-class Encoder(nn.Module):
-    """Whole pictures as vectors on a grid.
-
-    Shapes:  [n, C, H, W] -> [n, vector, H / shrink, W / shrink].
-    """
-
-    def __init__(self, config: Config, vector: int) -> None:
-        super().__init__()
-        halvings = config.shrink.bit_length() - 2
-        width = config.features >> halvings
-        self.first = Conv(4 * config.channels, width)
-        self.halve = nn.ModuleList(Conv(width << i, width << (i + 1), stride=2) for i in range(halvings))
-        self.blocks = nn.ModuleList(Block(config.features) for _ in range(config.blocks))
-        self.last = nn.Parameter(torch.randn(vector, config.features) * config.features**-0.5)
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        """The vectors."""
-        x = self.first(F.pixel_unshuffle(pictures, 2))
-        for halve in self.halve:
-            x = halve(bent(x))
-        for block in self.blocks:
-            x = block(x)
-        return torch.einsum("nchw,dc->ndhw", bent(x), self.last.to(x.dtype))
-
-
-class Decoder(nn.Module):
-    """Vectors on a grid as whole pictures.
-
-    Shapes:  [n, vector, h, w] -> [n, C, h * shrink, w * shrink].
-    """
-
-    def __init__(self, config: Config, vector: int) -> None:
-        super().__init__()
-        doublings = config.shrink.bit_length() - 2
-        width = config.features >> doublings
-        self.first = Conv(vector, config.features)
-        self.blocks = nn.ModuleList(Block(config.features) for _ in range(config.blocks))
-        self.widen = nn.ModuleList(Conv(width << (i + 1), 4 * (width << i)) for i in reversed(range(doublings)))
-        self.last = Conv(width, 4 * config.channels, scale=0.3)
-
-    def forward(self, vectors: Tensor) -> Tensor:
-        """The pictures."""
-        x = self.first(vectors)
-        for block in self.blocks:
-            x = block(x)
-        for widen in self.widen:
-            x = F.pixel_shuffle(widen(bent(x)), 2)
-        return F.pixel_shuffle(self.last(bent(x)), 2)
 
 
 class Codec(nn.Module):
@@ -110,11 +42,6 @@ class Codec(nn.Module):
 
     def __init__(self, config: Config, width: int) -> None:
         super().__init__()
-        if config.shrink < 2 or config.shrink & (config.shrink - 1) or config.features % (config.shrink // 2):
-            raise ValueError(
-                f"codec.shrink is {config.shrink} and codec.features {config.features}: take a power of 2 from 2 on,"
-                " and features that half of it divides"
-            )
         self.config, self.width = config, width
         self.size = config.shrink**2 * config.channels
         self.quantizer, vector = None, config.vector
@@ -125,11 +52,34 @@ class Codec(nn.Module):
             if config.kl:
                 raise ValueError("codec.kl is for vectors that nothing quantizes: set it to 0, or take no quantizer")
         self.vector, drawn = vector, config.kl > 0
-        self.encoder, self.decoder = Encoder(config, vector << drawn), Decoder(config, vector)
+        self.encoder, self.decoder = self.nets(vector << drawn)
         if self.quantizer is None:  # what others divide by, so that each number spans as much as noise does
             self.mean, self.square = (nn.Parameter(torch.full((vector,), v), requires_grad=False) for v in (0.0, 1.0))
             self.steps = nn.Parameter(torch.zeros(1), requires_grad=False)
         self._seen: list[Tensor] = []  # of this step: numbers of vectors, sums, sums of squares
+
+    def nets(self, made: int) -> tuple[nn.Module, nn.Module]:
+        """The encoder, which makes vectors of `made` numbers, and the decoder."""
+        return nets_of(self.config, made, self.vector)
+
+    def vectors(self, pictures: Tensor) -> Tensor:
+        """What the encoder makes of pictures.
+
+        Shapes:  [n, C, H, W] -> [n, made, h, w].
+        """
+        return self.encoder(pictures)
+
+    def made(self, vectors: Tensor) -> Tensor:
+        """What the decoder makes of vectors.
+
+        Shapes:  [n, vector, h, w] -> [n, C, H, W].
+        """
+        return self.decoder(vectors)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the nets are."""
+        return next(self.decoder.parameters()).device
 
     def encode(self, part: Any) -> Grid:
         """Patches of pixels in raster order; a part that they do not divide is padded with its edge."""
@@ -194,13 +144,22 @@ class Codec(nn.Module):
         ]
 
     def forward(
-        self, pictures: Tensor, progress: float = 1.0, chance_n: Tensor | None = None
+        self, pictures: Tensor, progress: float = 1.0, chance_n: Tensor | None = None, settled: bool = False
     ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
         """Pictures as they come back, their codes, and what vectors add to the loss; with `chance_n` they are drawn.
 
+        `settled`: only the decoder learns, so codes stay what they are.
         Shapes:  [n, C, H, W] -> [n, C, H, W], [n * positions, G].
         """
-        vectors, codes, losses = self.encoder(pictures), None, {}
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not settled):
+            vectors, codes, losses = self._between(pictures, progress, chance_n)
+        return self.made(vectors.to(pictures.dtype)), codes, losses
+
+    def _between(
+        self, pictures: Tensor, progress: float, chance_n: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
+        """The vectors that the decoder is given, their codes, and what they add to the loss."""
+        vectors, codes, losses = self.vectors(pictures), None, {}
         if self.config.kl:
             vectors, log_n = vectors.float().chunk(2, 1)
             log_n = log_n.clamp(-20, 10)  # of the variance
@@ -219,7 +178,7 @@ class Codec(nn.Module):
             flat_ND = rearrange(vectors, "n d h w -> (n h w) d")
             values_ND, codes, losses = self.quantizer(flat_ND, progress)
             vectors = rearrange(values_ND, "(n h w) d -> n d h w", n=n, h=rows, w=columns)
-        return self.decoder(vectors.to(pictures.dtype)), codes, losses
+        return vectors, codes, losses
 
     @torch.no_grad()
     def moved(self, ranks: Any, taken: bool) -> None:
@@ -246,7 +205,7 @@ class Codec(nn.Module):
             seen = array[part.known]
             array = np.where(part.known[..., None], array, seen.mean(0) if len(seen) else np.float32(0))
         picture = torch.from_numpy(np.ascontiguousarray(self._padded(array).transpose(2, 0, 1), np.float32))[None]
-        found = self.encoder(picture.to(self.encoder.last.device)).float()[:, : self.vector].movedim(1, -1)
+        found = self.vectors(picture.to(self.device)).float()[:, : self.vector].movedim(1, -1)
         if self.quantizer is None:
             found = (found - self.mean) / self._deviation()
         return found.cpu().numpy()
@@ -267,10 +226,10 @@ class Codec(nn.Module):
 
         Shapes:  [1, h, w, vector] -> [1, H, W, C].
         """
-        vectors = torch.from_numpy(np.ascontiguousarray(latents, np.float32)).to(self.encoder.last.device)
+        vectors = torch.from_numpy(np.ascontiguousarray(latents, np.float32)).to(self.device)
         if self.quantizer is None:
             vectors = vectors * self._deviation() + self.mean
-        return self.decoder(vectors.movedim(-1, 1)).clamp(-1, 1).movedim(1, -1).cpu().numpy()
+        return self.made(vectors.movedim(-1, 1)).clamp(-1, 1).movedim(1, -1).cpu().numpy()
 
     def _deviation(self) -> Tensor:
         return (self.square - self.mean.square()).clamp(min=1e-8).sqrt()
@@ -288,7 +247,7 @@ class Codec(nn.Module):
 
         Shapes:  [1, h, w, vector] -> [h * w, G].
         """
-        flat = torch.from_numpy(latents).reshape(-1, self.vector).to(self.encoder.last.device)
+        flat = torch.from_numpy(latents).reshape(-1, self.vector).to(self.device)
         return self.quantizer(flat).codes_NG.cpu().numpy()
 
     @torch.no_grad()
@@ -297,7 +256,7 @@ class Codec(nn.Module):
 
         Shapes:  [h * w, G] -> `shape`, [1, h, w, vector].
         """
-        found = self.quantizer.lookup(torch.from_numpy(codes).to(self.encoder.last.device))
+        found = self.quantizer.lookup(torch.from_numpy(codes).to(self.device))
         return found.float().cpu().numpy().reshape(shape)
 
 

@@ -19,8 +19,8 @@ class Config:
     """Options of latents.
 
     `nets` are the options of the autoencoder, {"kind": file name, option: value}; a recipe gives {"from": PLACE}
-    instead, the folder of a trained one or recipe:NAME for one to be trained first. `inner` is the codec that takes the
-    array of vectors, with its options.
+    instead, the folder of a trained one, recipe:NAME for one to be trained first, or diffusers:FOLDER for an
+    AutoencoderKL. `inner` is the codec that takes the array of vectors, with its options.
     """
 
     nets: dict[str, Any] = field(default_factory=dict)

@@ -6,6 +6,7 @@ An objective has
 `embed(codec, fields, dtype) -> [N, D]`            what a position of its runs embeds
 `blank(codec)`, `blank_predict(codec) -> fields`    one embedding slot of no meaning, one prediction that weighs nothing
 `losses(codec, head, hidden, fields) -> {name: (sum, count)}`   the count is the sum of the field `weights`
+`settled_losses(...)`                              optional: the same where only what reads learns, if that is otherwise
 `sampler(codec, head, grid, ask: Ask)`             a generator: yields Blocks, is sent their hidden states
 `needs_copy`                                       whether a wanted part cannot itself serve as context
 """

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from mixmodal.config import OptimConfig, Recipe
 from mixmodal.designs import tokenizer
 
+VQ = {"kind": "vq", "size": 1024, "width": 8}
 
-def _recipe(name: str, quantizer: dict[str, Any] | None) -> Recipe:
+
+def _recipe(name: str, quantizer: dict[str, Any] | None, **more: Any) -> Recipe:
     crops = {"kind": "clip-crops", "size": 32}
     return Recipe(
         name=name,
-        model=tokenizer.model(quantizer=quantizer),
+        model=tokenizer.model(quantizer=quantizer, **more),
         sources={"crops": crops},
         valid={"crops": {**crops, "split": "valid"}},
         optim=OptimConfig(matrices="adamw", matrix_rate=0.002, filter_rate=0.002, rate=0.002, warmup=10, decay=0.9),
@@ -38,7 +41,7 @@ def tokenizer_vq() -> Recipe:
     Result:  likewise 20.4, 20.7, 21.8; of the codes 65 to 71 % are used on those frames, 99 % on the films
              trained on.
     """
-    return _recipe("tokenizer_vq", {"kind": "vq", "size": 1024, "width": 8})
+    return _recipe("tokenizer_vq", VQ)
 
 
 def tokenizer_fsq() -> Recipe:
@@ -65,3 +68,30 @@ def tokenizer_bsq() -> Recipe:
     """
     quantizer = {"kind": "lfq", "bits": 10, "sphere": True, "normed": False, "sharpness": 1.0, "entropy": 0.02}
     return _recipe("tokenizer_bsq", quantizer)
+
+
+def tokenizer_transformer() -> Recipe:
+    """The codebook of tokenizer_vq, between two small transformers instead of convolutions.
+
+    Result:  RESULT_T
+    """
+    chosen = _recipe("tokenizer_transformer", VQ, codec={"net": "transformer"})
+    return replace(chosen, optim=replace(chosen.optim, matrices="muon", matrix_rate=0.02))
+
+
+def tokenizer_learned() -> Recipe:
+    """tokenizer_vq with features of the encoder of tokenizer_plain, trained first, instead of random ones.
+
+    Result:  RESULT_L
+    """
+    losses = {"features": 0.0, "trained": 0.3, "nets": {"from": "recipe:tokenizer_plain"}}
+    return _recipe("tokenizer_learned", VQ, losses=losses)
+
+
+def tokenizer_late() -> Recipe:
+    """tokenizer_vq whose decoder alone learns on in the last 30 %, against a net that judges its squares.
+
+    Result:  RESULT_A
+    """
+    chosen = _recipe("tokenizer_late", VQ, losses={"adversary": 0.1})
+    return replace(chosen, optim=replace(chosen.optim, settle=0.7))
