@@ -107,7 +107,8 @@ def test_every_design_has_a_cell_here():
 
 def test_a_design_is_one_short_file_whose_name_stands_nowhere_else():
     home = Path(designs.__file__).parent
-    core = [p for p in home.parent.rglob("*.py") if p.parent != home and "recipes" not in p.parts]
+    named = {"recipes", "comparisons.py"}  # what is made of designs
+    core = [p for p in home.parent.rglob("*.py") if p.parent != home and not named & set(p.parts)]
     for file in home.glob("[a-z]*.py"):
         assert len(file.read_text("utf8").splitlines()) <= 120, file
         word = re.compile(rf"(?<![a-z]){file.stem}(?![a-z])")
