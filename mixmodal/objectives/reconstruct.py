@@ -34,7 +34,7 @@ class Config:
     trained: float = 0.0
     nets: dict[str, Any] = field(default_factory=dict)
     adversary: float = 0.0
-    slope: float = 1.0
+    slope: float = 0.01
 
 
 class Objective(nn.Module):

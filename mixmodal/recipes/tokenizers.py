@@ -73,7 +73,7 @@ def tokenizer_bsq() -> Recipe:
 def tokenizer_transformer() -> Recipe:
     """The codebook of tokenizer_vq, between two small transformers instead of convolutions.
 
-    Result:  RESULT_T
+    Result:  62 s of one core, seed 0: 22.7 dB where tokenizer_vq has 20.1 (47 s, n = 256), with seams between patches.
     """
     chosen = _recipe("tokenizer_transformer", VQ, codec={"net": "transformer"})
     return replace(chosen, optim=replace(chosen.optim, matrices="muon", matrix_rate=0.02))
@@ -82,7 +82,7 @@ def tokenizer_transformer() -> Recipe:
 def tokenizer_learned() -> Recipe:
     """tokenizer_vq with features of the encoder of tokenizer_plain, trained first, instead of random ones.
 
-    Result:  RESULT_L
+    Result:  97 s of one core with what it stands on, seed 0: 20.3 dB (tokenizer_vq 20.1, n = 256).
     """
     losses = {"features": 0.0, "trained": 0.3, "nets": {"from": "recipe:tokenizer_plain"}}
     return _recipe("tokenizer_learned", VQ, losses=losses)
@@ -91,7 +91,8 @@ def tokenizer_learned() -> Recipe:
 def tokenizer_late() -> Recipe:
     """tokenizer_vq whose decoder alone learns on in the last 30 %, against a net that judges its squares.
 
-    Result:  RESULT_A
+    Result:  seed 0, with slope 1, which is too much: 19.5 dB, edges as blurry as without the judge. On from a trained
+             tokenizer_vq (start=RUN optim.settle=0 steps=160, slope 0.01): 20.7 dB and a sixth more energy of edges.
     """
     chosen = _recipe("tokenizer_late", VQ, losses={"adversary": 0.1})
     return replace(chosen, optim=replace(chosen.optim, settle=0.7))
