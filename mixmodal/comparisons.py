@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 from mixmodal.compare import Comparison
-from mixmodal.config import unknown
+from mixmodal.config import Recipe, unknown
+from mixmodal.designs import fuyu, llava, lossless, showo, small_trunk, transfusion
 from mixmodal.recipes import recipe
+
+BUDGET = {"flops": 2.5e13}  # about 500 steps of the lossless design, some six minutes of one core
+PROSE = {"kind": "prose", "share": 0.1}
+FLOW = {"copies": 4, "clamp": 0.1, "time_law": {"mean": -0.8, "std": 1.2}}
+HELDOUT = {"splits": "heldout"}
+RATES = {"fsq_7": (5, 5, 5), "fsq_10": (8, 5, 5, 5), "fsq_14": (8, 8, 8, 6, 5)}  # by bits a code
 
 
 def designs() -> Comparison:
@@ -18,7 +27,108 @@ def designs() -> Comparison:
         question="Which road of the picture learns scenes of two objects best?",
         arms={label: recipe(f"{label}_two") for label in labels},
         budget={"steps": 500},
-        options={"splits": "heldout"},
+        options=HELDOUT,
+    )
+
+
+def roads() -> Comparison:
+    """Transfusion, Show-o, Chameleon or raw patches: text and pictures after equal FLOPs, tokenizers counted."""
+    labels = ("lossless", "transfusion", "showo", "chameleon")
+    return Comparison(
+        name="roads",
+        question="Raw patches, Transfusion, Show-o or Chameleon: which draws, reads and writes best at equal FLOPs?",
+        arms={label: _with_prose(recipe(f"{label}_two")) for label in labels},
+        budget=BUDGET,
+        options=HELDOUT,
+        n=100,
+        few=40,
+    )
+
+
+def lossless_scenes() -> Comparison:
+    """Lossless or not, on scenes: raw patches, latents, and codes at several rates, after equal FLOPs."""
+    arms, nets = _pictures({"kind": "scenes", "level": "two", "tasks": {"look": 1.0}}, 72)
+    return Comparison(
+        name="lossless_scenes",
+        question="Raw patches, latents or codes: which learns scenes best at equal FLOPs?",
+        arms={label: replace(recipe("lossless_two"), name=label, model=arm) for label, arm in arms.items()},
+        nets=nets,
+        budget=BUDGET,
+        options=HELDOUT,
+        n=100,
+        few=40,
+    )
+
+
+def lossless_glyphs() -> Comparison:
+    """Lossless or not, on words: what is read, copied and written through each, after equal FLOPs."""
+    arms, nets = _pictures({"kind": "glyphs", "level": "line", "tasks": {"look": 1.0}}, 96, (16, 88))
+    words = {"kind": "glyphs", "level": "line", "tasks": {"read": 1.0, "copy": 1.0, "write": 1.0}}
+    easy = {**words, "level": "grid", "lengths": [1, 3], "size": [16, 24]}
+    base = replace(
+        recipe("lossless_two"),
+        sources={
+            "short": {**easy, "share": 0.97, "until": 0.3},
+            "line": {**words, "share": 0.85, "from": 0.3},
+            "still": {**easy, "share": 0.12, "from": 0.3},
+            "prose": {"kind": "prose", "share": 0.03},
+        },
+        valid={},
+        length=256,
+        sample_size=(16, 88),
+    )
+    return Comparison(
+        name="lossless_glyphs",
+        question="Raw patches, latents or codes: through which can words be read, copied and written?",
+        arms={label: replace(base, name=label, model=arm) for label, arm in arms.items()},
+        nets=nets,
+        budget=BUDGET,
+        suite="glyphs",
+        options=HELDOUT,
+        n=100,
+        few=40,
+    )
+
+
+def tenfold() -> Comparison:
+    """A U-Net or patches in a transformer: FLOPs and time to exact pictures, by what is predicted."""
+    arms: dict[str, Recipe] = {}
+    for what in ("x", "v", "noise"):
+        arms[f"unet_{what}"] = _predicting(recipe("unet_two"), what)
+        arms[f"patch8_{what}"] = _predicting(recipe("lossless_two"), what)
+        fine = replace(recipe("lossless_two"), rows=8, length=384, model=_raw(4))
+        arms[f"patch4_{what}"] = _predicting(fine, what)
+    arms["gau_noise"] = _predicting(recipe("gau_two"), "noise")
+    return Comparison(
+        name="tenfold",
+        question="Does a patch transformer take ten times as long as a U-Net?",
+        arms=arms,
+        budget=BUDGET,
+        options=HELDOUT,
+        n=100,
+        few=40,
+        points=6,
+        evaluations=(25,),
+        twin=False,
+    )
+
+
+def two_pictures() -> Comparison:
+    """Questions about two pictures: both raw in one sequence, or each through an encoder of its own first."""
+    spec = {"kind": "scenes", "level": "two", "tasks": {"compare": 0.7, "ask": 0.15, "describe": 0.15}}
+    shared = {"sources": {"two": {**spec, "share": 1.0}}, "valid": {}}
+    base = replace(recipe("fuyu_two"), **shared)
+    return Comparison(
+        name="two_pictures",
+        question="Two pictures in one sequence, or each encoded by itself: which answers questions about both?",
+        arms={
+            "together": replace(base, name="together", model=fuyu.model(small_trunk(6), flat=False)),
+            "apart": replace(base, name="apart", model=llava.model(small_trunk(3), blocks=3)),
+        },
+        budget=BUDGET,
+        suite="questions",
+        n=300,
+        twin=False,
     )
 
 
@@ -37,3 +147,41 @@ def named(name: str) -> Comparison:
     if name not in known():
         raise ValueError(unknown(f"comparison or recipe {name!r}", name, known()))
     return known()[name]()
+
+
+def _with_prose(arm: Recipe) -> Recipe:
+    return replace(arm, sources={**arm.sources, "prose": PROSE})
+
+
+def _raw(side: int) -> Any:
+    return lossless.model(small_trunk(5), patch=(1, side, side), flow=FLOW, picture_weight=3.0)
+
+
+def _predicting(arm: Recipe, what: str) -> Recipe:
+    streams = {
+        name: replace(stream, objective={**stream.objective, "prediction": what})
+        if stream.objective["kind"] == "flow" and stream.role != "read"
+        else stream
+        for name, stream in arm.model.streams.items()
+    }
+    return replace(arm, model=replace(arm.model, streams=streams))
+
+
+def _pictures(look: dict[str, Any], length: int, size: tuple[int, int] = (32, 32)) -> tuple[dict, dict[str, Recipe]]:
+    """A model for every way of taking pictures in, and the tokenizers that they stand on, trained on `look`."""
+    quantizers = {
+        **{name: {"kind": "fsq", "levels": list(levels)} for name, levels in RATES.items()},
+        "vq_10": {"kind": "vq", "size": 1024, "width": 8},
+        "lfq_10": {"kind": "lfq", "bits": 10, "entropy": 0.02},
+    }
+    plain, latent = recipe("tokenizer_scenes"), recipe("tokenizer_scenes_kl")
+    here = {"sources": {"pictures": look}, "valid": {}, "length": length, "sample_size": size}
+    nets, arms = {"of_kl": replace(latent, name="of_kl", **here)}, {"raw_8": _raw(8), "raw_4": _raw(4)}
+    arms["kl"] = transfusion.model(small_trunk(5), nets={"from": "recipe:of_kl"})
+    for name, quantizer in quantizers.items():
+        pictures = plain.model.streams["pictures"]
+        codec = {**pictures.codec, "quantizer": quantizer}
+        streams = {**plain.model.streams, "pictures": replace(pictures, codec=codec)}
+        nets[f"of_{name}"] = replace(plain, name=f"of_{name}", model=replace(plain.model, streams=streams), **here)
+        arms[name] = showo.model(small_trunk(5), nets={"from": f"recipe:of_{name}"})
+    return arms, nets

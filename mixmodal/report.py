@@ -43,6 +43,11 @@ NAMES = {
     "text_to_image.letters": "letters right",
     "image_to_text.exact": "described, exact",
     "image_to_image.exact": "copied, exact",
+    "one_picture.exact": "of one picture",
+    "two_pictures.exact": "of two pictures",
+    "two_pictures.changed": "what changed",
+    "two_pictures.same": "the same?",
+    "two_pictures.which": "which has more",
     "text.bits_per_byte": "prose, bits a byte",
 }
 LOWER = ("text.bits_per_byte",)  # the less the better

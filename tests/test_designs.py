@@ -49,6 +49,7 @@ CELLS = {
     "mar": {"nets": LATENTS},
     "mar pixels": {"patch": 4},
     "fuyu": {"patch": 4},
+    "llava": {"patch": 4, "blocks": 1},
     "llada": {"patch": 4, "fill": 16},
     "llada blocks": {"patch": 4, "fill": 4, "block": 4, "masked": {"copies": 2}},
     "lossless": {"patch": (1, 4, 4)},

@@ -12,6 +12,7 @@ from mixmodal.designs import (
     fuyu,
     llada,
     llamagen,
+    llava,
     lossless,
     mar,
     maskgit,
@@ -207,6 +208,14 @@ def fuyu_two() -> Recipe:
     Result:  half of its steps, seed 0, n = 100, 287 s: 99 % of captions.
     """
     return _recipe("fuyu_two", fuyu.model(small_trunk(5)), {"describe": 1.0})
+
+
+def llava_two() -> Recipe:
+    """LLaVA: pictures through an encoder of two blocks each, words out of a trunk of three.
+
+    Result:  not trained yet.
+    """
+    return _recipe("llava_two", llava.model(small_trunk(3), blocks=2), {"describe": 1.0})
 
 
 def llada_two() -> Recipe:

@@ -19,7 +19,7 @@ from mixmodal.data.pairs import PROMPT_WEIGHT, stable_number
 from mixmodal.parts import Document, Image, Text
 
 SPLITS = ("train", "heldout", "font")
-TASKS = ("write", "read", "copy")
+TASKS = ("write", "read", "copy", "look")
 LENGTHS = (3, 10)
 HELD_FONT = "slab"
 HELD_EVERY = 10  # one word in so many is held out, by its hash
@@ -297,6 +297,8 @@ class Glyphs:
         glyphs, picture = (glyph,), render(glyph)
         if task == "write":
             parts = (Text(self.caption(glyph), weight=PROMPT_WEIGHT), Image(picture))
+        elif task == "look":
+            parts = (Image(picture),)
         elif task == "read":
             parts = (Image(picture, wanted=False), Text(spell(glyph.word)))
         else:
