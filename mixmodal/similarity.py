@@ -76,3 +76,18 @@ def _terms(made: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
     contrast = (2 * both + second) / (spread_a + spread_b + second)
     brightness = (2 * mean_a * mean_b + first) / (mean_a * mean_a + mean_b * mean_b + first)
     return (brightness * contrast).flatten(1).mean(1), contrast.flatten(1).mean(1)
+
+
+def frechet(made_ND: Tensor, true_ND: Tensor) -> float:
+    """How far two sets of features lie apart, each taken for a normal law with its mean and covariance.
+
+    Shapes:  [N, D] and [M, D], at least two of each.
+    Source:  Dowson & Landau 1982; Heusel et al. 2017 (arXiv:1706.08500). With which features must be told beside it.
+    """
+    made_ND, true_ND = made_ND.double(), true_ND.double()
+    one, other = torch.cov(made_ND.T), torch.cov(true_ND.T)
+    values, vectors = torch.linalg.eigh(one)
+    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
+    shared = torch.linalg.eigvalsh(root @ other @ root).clamp(min=0).sqrt().sum()
+    apart = (made_ND.mean(0) - true_ND.mean(0)).square().sum()
+    return float(apart + one.trace() + other.trace() - 2 * shared)

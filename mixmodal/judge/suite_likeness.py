@@ -1,0 +1,72 @@
+"""The suite `likeness`, of held-out data without exact answers: how like the true pictures are, how words are told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from mixmodal.data import make_source
+from mixmodal.data.mixing import Mixture
+from mixmodal.features import RandomFeatures
+from mixmodal.judge.suites import Exam
+from mixmodal.parts import Document, Image, Text
+from mixmodal.sequence import collate
+from mixmodal.similarity import frechet
+
+SEED = 3  # of the features: no tokenizer is trained by them
+TRIES = 20  # documents looked at for each that is wanted
+
+
+def examine(exam: Exam) -> dict[str, Any]:
+    """The Frechet distance of drawn pictures to true ones, and bits that the model spends on a byte of true captions.
+
+    `features` names the net of the distance, `floor` is that between two halves of the true pictures.
+    Limits:  pictures of one size; the option `source` is what `make_source` takes. A distance depends on `n`: compare
+             those of equal n alone.
+    Raises:  ValueError where the data has no documents of either kind.
+    """
+    if "source" not in exam.options:
+        raise ValueError("the suite likeness wants its data: give the option source, as a recipe has its sources")
+    mixture = Mixture([(make_source(exam.options["source"]), 1)], exam.seed)
+    found = mixture.preview(exam.n * TRIES)
+    drawn = [d for d in found if isinstance(d.parts[-1], Image) and len(d.parts) > 1][: exam.n]
+    told = [d for d in found if isinstance(d.parts[-1], Text) and isinstance(d.parts[0], Image)][: exam.n]
+    if not drawn and not told:
+        raise ValueError("no document ends in a picture, or in words about one: take data with captions")
+    scores: dict[str, Any] = {"features": f"random convolutions, seed {SEED}"}
+    if len(drawn) > 3 and exam.makes(Image.medium):
+        true = _features([d.parts[-1] for d in drawn])
+        made = _features([d.parts[-1] for d in exam.answers(drawn)])
+        scores["text_to_image.frechet"] = frechet(made, true)
+        scores["text_to_image.floor"] = frechet(true[::2], true[1::2])
+    if told and exam.makes(Text.medium):
+        scores["image_to_text.bits_per_byte"] = _bits(exam, told)
+    return scores
+
+
+@torch.inference_mode()
+def _features(parts: list[Image]) -> torch.Tensor:
+    """Of each picture the mean of every feature over its places.
+
+    Shapes:  -> [n, D].
+    """
+    net = RandomFeatures(SEED)
+    pictures = torch.from_numpy(np.stack([part.array()[0] for part in parts])).permute(0, 3, 1, 2)
+    return torch.cat([F.adaptive_avg_pool2d(layer, 1).flatten(1) for layer in net.layers(pictures)], 1)
+
+
+@torch.inference_mode()
+def _bits(exam: Exam, documents: list[Document]) -> float:
+    """Bits a byte of the last texts."""
+    device, name = next(exam.model.parameters()).device, exam.model.writer(Text.medium).name
+    nats = spelled = 0.0
+    for number, document in enumerate(documents):
+        sequence = exam.model.lay_out(document, np.random.default_rng(number))
+        batch = collate([sequence], [[0]], len(sequence), exam.model.blank()).to(device)
+        total, _ = exam.model.losses(batch)[f"{name}.nll"]
+        nats += float(total)
+        spelled += len(document.parts[-1].text.encode())
+    return nats / spelled / float(np.log(2))
