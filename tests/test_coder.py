@@ -19,7 +19,9 @@ def laws_of(kind: str, count: int = 2000) -> list[np.ndarray]:
 
 def price(scores: list[np.ndarray], numbers: list[int]) -> float:
     """Bits by the softmax."""
-    return sum(np.logaddexp.reduce(s.astype(np.float64)) - s[n] for s, n in zip(scores, numbers, strict=True)) / np.log(2)
+    return sum(np.logaddexp.reduce(s.astype(np.float64)) - s[n] for s, n in zip(scores, numbers, strict=True)) / np.log(
+        2
+    )
 
 
 @pytest.mark.parametrize("kind", ["even", "mild", "wild", "sure"])

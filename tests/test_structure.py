@@ -22,7 +22,7 @@ FLOORS = (
     "parts config kinds",
     "sequence attention rotary trunk convnets interpolant solvers sampling scans chance similarity cache coder",
     "features quantizers codecs heads objectives",
-    "model generate layout inversion designs",
+    "model generate layout inversion compression designs",
     "data filling optim parallel board owned stored cluster checkpoint foreign sharing guard diagnosis watch prepare"
     " step train compute memory track clock",
     "judge",

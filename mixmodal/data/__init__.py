@@ -26,6 +26,7 @@ KINDS = {
     "openstax-documents": "mixmodal.data.figures:OpenstaxDocuments",
     "kodak24": "mixmodal.data.photographs:Kodak24",
     "photos-misc": "mixmodal.data.photographs:PhotosMisc",
+    "squares": "mixmodal.data.squares:Squares",
     "clip-crops": "mixmodal.data.clips:ClipCrops",
     "sign-digits": "mixmodal.data.numerals:SignDigits",
     "mnist-20k": "mixmodal.data.numerals:Mnist20k",

@@ -1,0 +1,53 @@
+"""Recipes over the values of small pictures: exact bits, one position a value."""
+
+from __future__ import annotations
+
+from mixmodal.config import OptimConfig, Recipe
+from mixmodal.designs import imagegpt, small_trunk
+
+OPTIM = OptimConfig(matrix_rate=0.012, newton_schulz=3)
+
+
+def imagegpt_digits() -> Recipe:
+    """Handwritten digits of 8 px, grey, value after value (scikit-learn's, extra `data`), with their words.
+
+    Result:  not trained yet.
+    """
+    digits = {"kind": "digits", "size": 8}
+    return Recipe(
+        name="imagegpt_digits",
+        model=imagegpt.model(small_trunk(4), grey=True, text_weight=0.5),
+        sources={"digits": digits},
+        valid={"digits": {**digits, "split": "heldout"}},
+        optim=OPTIM,
+        vocabulary=300,
+        rows=16,
+        length=160,
+        steps=600,
+        every=600,
+        sample_size=(8, 8),
+        compile=False,
+    )
+
+
+def values_squares() -> Recipe:
+    """Squares of 8 px of any pictures, red, green and blue of each pixel: what `mixmodal audit --minutes` trains.
+
+    Result:  not trained yet.
+    """
+    squares = {"kind": "squares", "of": {"kind": "scenes", "level": "two"}, "size": 8}
+    return Recipe(
+        name="values_squares",
+        model=imagegpt.model(small_trunk(4)),
+        sources={"squares": squares},
+        valid={"squares": {**squares, "split": "heldout"}},
+        optim=OPTIM,
+        vocabulary=300,
+        rows=16,
+        length=200,
+        steps=600,
+        every=600,
+        sample_size=(8, 8),
+        guidance=1.0,
+        compile=False,
+    )
