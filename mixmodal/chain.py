@@ -19,7 +19,7 @@ def standing(chosen: Recipe, folder: Path) -> Recipe:
 
     Raises:  ValueError in one of several processes of torchrun, if one of them is not trained yet.
     """
-    return _with_nets(chosen, lambda name: {"from": str(_trained(name, folder.parent / name))})
+    return _with_nets(chosen, lambda name: {"from": str(trained(name, folder.parent / name))})
 
 
 def untrained(chosen: Recipe) -> Recipe:
@@ -42,7 +42,11 @@ def _pictures(inner: Recipe) -> dict:
     return next(s.codec for name, s in inner.model.streams.items() if name != inner.model.speaker)
 
 
-def _trained(name: str, folder: Path) -> Path:
+def trained(name: str, folder: Path) -> Path:
+    """The folder of the recipe's run, trained now unless it was.
+
+    Raises:  ValueError in one of several processes of torchrun, if it was not.
+    """
     from mixmodal.parallel import joined
     from mixmodal.train import train_as
 

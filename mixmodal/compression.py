@@ -48,30 +48,35 @@ def bits(model: Model, documents: Several[Document]) -> list[float]:
     return out
 
 
-def compress(model: Model, documents: Several[Document]) -> list[bytes]:
-    """The last part of each document as bytes; `decompress` is told the other parts, and the size of the last.
+def compress(model: Model, documents: Several[Document]) -> bytes:
+    """The last parts of all documents as bytes; `decompress` is told the other parts, and the sizes of the last.
 
     Raises:  ValueError where the model has no exact law for such a part.
     """
-    coders, requests = [Encoder() for _ in documents], []
-    for document, coder in zip(documents, coders, strict=True):
+    coder, requests = Encoder(), []
+    for document in documents:
         stream, sequence = _laid(model, document)
         (targets,) = [r.predict["targets"] for r in sequence.runs if r.stream == stream.name and r.predict]
         requests.append(_request(document, _putting(coder, _numbers(targets).reshape(-1).tolist())))
     generate(model, requests, live=TOGETHER)
-    return [coder.finish() for coder in coders]
+    return coder.finish()
 
 
-def decompress(model: Model, documents: Several[Document], data: Several[bytes]) -> list[Document]:
-    """The documents, the last part of each made from its bytes; what it holds here is not read.
+def decompress(model: Model, documents: Several[Document], data: bytes) -> list[Document]:
+    """The documents, the last part of each made from the bytes; what it holds here is not read.
 
-    Limits:  laws are the same to the bit only for the same documents in the same order, on the same machine with as
-             many threads: what is coded together is decoded together.
+    Limits:  all documents of `compress`, in the same order: they share the bytes, and laws are the same to the bit only
+             in the same company, on the same machine with as many threads.
     """
     for document in documents:
         _writer(model, document)
-    requests = [_request(d, Decoder(held).take) for d, held in zip(documents, data, strict=True)]
-    return generate(model, requests, live=TOGETHER)
+    coder = Decoder(data)
+    return generate(model, [_request(document, coder.take) for document in documents], live=TOGETHER)
+
+
+def exact(stream: Stream) -> bool:
+    """Whether a stream has an exact law of one number after the other, so that its bits can be told and spent."""
+    return hasattr(stream.head, "logits") and not stream.objective.needs_copy
 
 
 class _Coding:
@@ -112,7 +117,7 @@ def _writer(model: Model, document: Document) -> Stream:
     stream = model.writer(part.medium)
     if part.medium == model.speaker.medium:
         raise ValueError(f"the last part of document {document.key} is {part.medium}, of no size: let it be a picture")
-    if not hasattr(stream.head, "logits") or stream.objective.needs_copy:
+    if not exact(stream):
         raise ValueError(
             f"what makes {part.medium!r} in this model has no exact law of one value after the other: take a model by"
             " next token over values or codes"

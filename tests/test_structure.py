@@ -26,7 +26,7 @@ FLOORS = (
     "data filling optim parallel board owned stored cluster checkpoint foreign sharing guard diagnosis watch prepare"
     " step train compute memory track clock",
     "judge",
-    "recipes chain api cli cli_data cli_doctor cli_draw cli_share curves doctor demo serve __main__ __init__",
+    "recipes chain api cli cli_audit cli_data cli_doctor cli_draw cli_share curves doctor demo serve __main__ __init__",
 )
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names.split()}
 APART = ("codecs", "heads", "objectives")
