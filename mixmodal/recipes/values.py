@@ -11,7 +11,8 @@ OPTIM = OptimConfig(matrix_rate=0.012, newton_schulz=3)
 def imagegpt_digits() -> Recipe:
     """Handwritten digits of 8 px, grey, value after value (scikit-learn's, extra `data`), with their words.
 
-    Result:  not trained yet.
+    Result:  600 steps, seed 0, 33 minutes of a core shared with ten other processes: 1.93 bits a value on 200 digits
+             held out, alone; after their word 1.73 on 24 of them.
     """
     digits = {"kind": "digits", "size": 8}
     return Recipe(
