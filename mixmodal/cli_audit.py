@@ -52,7 +52,8 @@ class Audit:
             name = where.removeprefix(MARK)
             place = trained(name, self.out / name) if where.startswith(MARK) else where
             loaded = load(place)
-            models[Path(where).name if name == where else name] = (loaded.model, loaded.about)
+            short = Path(where).name if name == where else name
+            models[where if short in models else short] = (loaded.model, loaded.about)
         if self.minutes:
             loaded = load(self._trained(spec))
             models["values"] = (loaded.model, loaded.about)

@@ -135,7 +135,18 @@ def test_the_command_prints_a_table_and_writes_figures_and_a_plot(tmp_path, caps
     save_pretrained(a_tokenizer(quantizer=CODES["quantizer"]), tmp_path / "model", about={"recipe": "none"})
     plot, figures = tmp_path / "plots/a.png", tmp_path / "a.json"
     cli.main(
-        ["audit", str(own), "--model", str(tmp_path / "model"), "--set", "size=16", "--plot", str(plot), "--json"]
+        [
+            "audit",
+            str(own),
+            "--model",
+            str(tmp_path / "model"),
+            f"{tmp_path}/./model",
+            "--set",
+            "size=16",
+            "--plot",
+            str(plot),
+            "--json",
+        ]
         + [str(figures), "--n", "3"]
     )
     told = capsys.readouterr().out
