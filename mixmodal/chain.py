@@ -21,7 +21,7 @@ def standing(chosen: Recipe, folder: Path, known: Mapping[str, Recipe] | None = 
     `known` are recipes that go before those of the package.
     Raises:  ValueError in one of several processes of torchrun, if one of them is not trained yet.
     """
-    return _with_nets(chosen, lambda name: {"from": str(_trained(name, _inner(name, known), folder.parent / name))})
+    return _with_nets(chosen, lambda name: {"from": str(trained(name, folder.parent / name, _inner(name, known)))})
 
 
 def untrained(chosen: Recipe, known: Mapping[str, Recipe] | None = None) -> Recipe:
@@ -57,11 +57,15 @@ def _pictures(inner: Recipe) -> dict:
     return next(s.codec for name, s in inner.model.streams.items() if name != inner.model.speaker)
 
 
-def _trained(name: str, inner: Recipe, folder: Path) -> Path:
+def trained(name: str, folder: Path, inner: Recipe | None = None) -> Path:
+    """The folder of the run of a recipe, `inner` or the one of that name, trained now unless it was.
+
+    Raises:  ValueError in one of several processes of torchrun, if it was not.
+    """
     from mixmodal.parallel import joined
     from mixmodal.train import train_as
 
-    about = folder / "model" / "config.json"
+    inner, about = inner or recipe(name), folder / "model" / "config.json"
     if about.exists():
         told = json.loads(about.read_text(encoding="utf8")).get("about", {})
         if told.get("steps") == told.get("of_steps"):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from tyro.conf import Positional, subcommand
 
+from mixmodal.cli_audit import Audit
 from mixmodal.cli_compare import Compare
 from mixmodal.cli_data import Data
 from mixmodal.cli_doctor import Doctor
@@ -246,6 +247,7 @@ Command = (
     | Annotated[Info, subcommand("info")]
     | Annotated[Recipes, subcommand("recipes")]
     | Annotated[Data, subcommand("data")]
+    | Annotated[Audit, subcommand("audit")]
     | Annotated[Import, subcommand("import")]
     | Annotated[Merge, subcommand("merge")]
     | Annotated[Push, subcommand("push")]

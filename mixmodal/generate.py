@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ CAPACITY = 256  # positions of a sequence for which the cache has room from the 
 class Request:
     """A document with wanted parts that are still empty, and how to fill them.
 
+    `through` puts something in place of the heads that draw parts of other media than the speaker's: what codes, say.
     Units:   `free` lets the model open parts of its own after the last one, at most that many.
     """
 
@@ -35,6 +37,7 @@ class Request:
     settings: Settings = field(default_factory=Settings)
     seed: int = 0
     free: int = 0
+    through: Callable[[Any], Any] | None = None
 
 
 @dataclass(eq=False)
@@ -292,7 +295,8 @@ def _make(model: Model, request: Request, tracks: list[_Track], rng: torch.Gener
                 track.add(tokens(speaker, speaker.codec.opening(part.medium, size), track.origin))
         grid = writer.codec.empty(size) if part.empty else writer.codec.encode(part)
         ask = Ask(request.settings, rng, [], [], len(tracks) > 1)
-    made = yield from _sample(model, writer, writer.objective.sampler(writer.codec, writer.head, grid, ask), tracks)
+    head = writer.head if request.through is None else request.through(writer.head)
+    made = yield from _sample(model, writer, writer.objective.sampler(writer.codec, head, grid, ask), tracks)
     part = writer.codec.decode(made, grid, part)
     if more:
         reader = model.reader(part.medium) if writer.objective.needs_copy else writer

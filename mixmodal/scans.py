@@ -14,11 +14,19 @@ def scan(kind: str, size: tuple[int, int, int]) -> np.ndarray:
     Shapes:  -> [frames * rows * columns].
     Raises:  ValueError for an unknown kind.
     """
+    return ordered(kind, np.indices(size).reshape(3, -1).T, size)
+
+
+def ordered(kind: str, cells: np.ndarray, size: tuple[int, int, int]) -> np.ndarray:
+    """The numbers of positions in the order of the scan of their cells; those of one cell stay as they are.
+
+    Shapes:  [n, 3] or more (frame, row, column, and what tells positions of one cell apart) -> [n].
+    Raises:  ValueError for an unknown kind.
+    """
     if kind not in SCANS:
         raise ValueError(f"scan is {kind!r}: take one of {', '.join(SCANS)}")
-    frames, rows, columns = size
-    frame = np.lexsort(SCANS[kind](*np.indices((rows, columns)).reshape(2, -1), rows, columns)[::-1])
-    return (frame + np.arange(frames)[:, None] * rows * columns).reshape(-1)
+    frame, row, column = cells.T[:3].astype(np.int64)
+    return np.lexsort((*SCANS[kind](row, column, *size[1:])[::-1], frame))
 
 
 def _spiral(row: np.ndarray, column: np.ndarray, rows: int, columns: int) -> tuple[np.ndarray, ...]:

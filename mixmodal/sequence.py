@@ -30,7 +30,8 @@ class Place(NamedTuple):
 class Grid:
     """An encoded part: values of each position, and where it stands inside the part.
 
-    Shapes:  `values` [n, ...], `cells` [n, 3] (frame, row, column), `counted` [n, C] or None: which values count.
+    Shapes:  `values` [n, ...], `cells` [n, 3] (frame, row, column; more columns where a cell has several positions),
+             `counted` [n, C] or None: which values count.
     Units:   `size` is the number of cells along frame, row, column; `known` marks values that stay as they are.
     """
 

@@ -273,3 +273,17 @@ def plot(
                 pen.ellipse((x - 4, y - 4, x + 4, y + 4), fill=ink)
         pen.text((right - 200, first_name + 16 * number), name, fill=ink, font=font(13))
     return out
+
+
+def bars(values: dict[str, float], unit: str, width: int = 860) -> Picture.Image:
+    """A plain chart of bars that lie, one for each entry, its name above it and its value behind."""
+    step, left = 36, 16
+    out = Picture.new("RGB", (width, step * len(values) + 40), PAPER)
+    pen, most = ImageDraw.Draw(out), max(values.values()) or 1.0
+    for number, (name, value) in enumerate(values.items()):
+        top, end = 8 + step * number, left + value / most * (width - left - 80)
+        pen.text((left, top), name, fill=INK, font=font(12))
+        pen.rectangle((left, top + 17, max(end, left + 1), top + 29), fill=COLOURS[number % len(COLOURS)])
+        pen.text((end + 6, top + 15), f"{value:.3g}", fill=INK, font=font(12))
+    pen.text((left, step * len(values) + 14), unit, fill=GREY, font=font(12))
+    return out

@@ -42,6 +42,7 @@ CELLS = {
     "showo": {"nets": CODES},
     "showo random": {"nets": CODES, "masked": {"order": "random", "schedule": "linear", "copies": 2}},
     "llamagen": {"nets": CODES, "scan": "columns"},
+    "imagegpt": {"order": "planes", "scan": "spiral"},
     "maskgit": {"nets": CODES},
     "maskgit factors": {"nets": {**NETS, "quantizer": {"kind": "lfq", "bits": 4, "groups": 2}}},
     "transfusion": {"nets": LATENTS},
@@ -139,9 +140,12 @@ def test_packed_equals_alone_in_losses_and_gradients(cell):
         close(grad, summed[name], scale=max(1e-2, float(summed[name].abs().max()) * 3))
 
 
+def side(model: Model) -> int:
+    """Of pictures asked for: few pixels where each is positions of its own."""
+    return 4 if model.writer("image").codec.extent((1, 1, 1)) == (1, 1, 1) else 8
+
+
 def requests(model: Model) -> list:
-    known = np.zeros((8, 8), bool)
-    known[:, :4] = True
     reading = [
         asked(given(picture(1)), Text(), key=2),
         asked(given(picture(4)), given(picture(5, 4, 8)), Text(), key=7),
@@ -149,12 +153,15 @@ def requests(model: Model) -> list:
     ]
     if not draws(model):
         return reading
+    n = side(model)
+    known = np.zeros((n, n), bool)
+    known[:, : n // 2] = True
     return [
-        asked(Text("a red circle"), Image(size=(8, 8)), key=1),
+        asked(Text("a red circle"), Image(size=(n, n)), key=1),
         *reading,
-        asked(Text("two green rings"), Image(size=(10, 7)), key=3, guidance=1.0),
-        asked(Image(size=(8, 8)), Text("then", wanted=False), Image(size=(4, 12)), Text(), key=5),
-        asked(Text("fill in"), Image(picture(3).pixels, known=known), key=6),
+        asked(Text("two green rings"), Image(size=(n + n // 4, n - 1)), key=3, guidance=1.0),
+        asked(Image(size=(n, n)), Text("then", wanted=False), Image(size=(n // 2, n + n // 2)), Text(), key=5),
+        asked(Text("fill in"), Image(picture(3, n, n).pixels, known=known), key=6),
     ]
 
 
@@ -175,8 +182,10 @@ def test_known_pixels_stay_as_they_are(cell):
     if not draws(model):
         pytest.skip("it draws nothing")
     filled = generate(model, requests(model))[-1].parts[-1].pixels
-    true = picture(3).pixels
-    assert np.array_equal(filled[:, :4], true[:, :4]) and not np.array_equal(filled[:, 4:], true[:, 4:])
+    n = side(model)
+    true = picture(3, n, n).pixels
+    half = n // 2
+    assert np.array_equal(filled[:, :half], true[:, :half]) and not np.array_equal(filled[:, half:], true[:, half:])
 
 
 @torch.no_grad()
@@ -335,6 +344,11 @@ def test_a_schedule_hides_all_at_first_and_nothing_at_last(kind):
 
 
 def recipe_of(cell: str) -> Recipe:
+    if cell.startswith("imagegpt"):  # a position for each value: pictures are small
+        squares = {"kind": "squares", "of": RECIPE.sources["scenes"], "size": 4}
+        return replace(
+            RECIPE, model=configured(cell), sources={"squares": squares}, valid={}, sample_size=(4, 4), steps=4, every=2
+        )
     tasks = {} if draws(made(cell)) else {"tasks": {"describe": 1.0}}
     world = {**RECIPE.sources["scenes"], **tasks}
     return replace(
@@ -359,11 +373,11 @@ def test_a_design_trains_and_stopped_and_resumed_is_never_stopped_to_the_bit(cel
     train(recipe_of(cell), parts, resume=True, say=quiet)
     one, two = (load_file(run / "model/model.safetensors") for run in (whole, parts))
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
-    assert (whole / "samples/step_00000004.png").exists()
+    assert (whole / "samples/step_00000004.png").exists() or not recipe_of(cell).valid
     loaded = load(whole)
     assert loaded.caption(picture(0, 16, 16).pixels, max_tokens=3)[0] is not None
     if draws(loaded.model):
-        assert loaded.sample("a red circle", steps=2)[0].size == (16, 16)
+        assert loaded.sample("a red circle", steps=2)[0].size == loaded.size
     frozen = {n: p for n, p in loaded.model.named_parameters() if ".nets." in n}
     assert not any(p.requires_grad for p in frozen.values()) and bool(frozen) == ("nets" in CELLS[cell])
 

@@ -21,14 +21,14 @@ LONGEST_FILE = 400
 FLOORS = (
     "parts config kinds",
     "sequence attention rotary trunk convnets picture_nets adversary controls interpolant solvers sampling scans chance"
-    " similarity cache",
+    " similarity cache coder",
     "features quantizers codecs heads objectives",
-    "model generate layout inversion designs",
+    "model generate layout inversion compression designs",
     "data filling optim parallel board owned stored cluster checkpoint foreign foreign_nets sharing guard diagnosis"
     " watch prepare step train compute memory track clock",
     "judge",
-    "recipes chain api compare comparisons appraise collect report cli cli_compare cli_data cli_doctor cli_draw"
-    " cli_share curves doctor demo serve __main__ __init__",
+    "recipes chain api compare comparisons appraise collect report cli cli_audit cli_compare cli_data cli_doctor"
+    " cli_draw cli_share curves doctor demo serve __main__ __init__",
 )
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names.split()}
 APART = ("codecs", "heads", "objectives")

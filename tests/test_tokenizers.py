@@ -75,7 +75,8 @@ def test_a_saved_tokenizer_gives_back_parts_of_any_size_and_is_judged(tmp_path, 
         assert scores["bits_per_pixel"] == 32 * 10 / 16
     else:
         assert scores["bits_per_pixel"] == pytest.approx(codec.quantizer.bits / 16)
-        assert 0 <= scores["bits_per_pixel_coded"] <= scores["bits_per_pixel"] + 1e-9
+        assert 0 <= scores["bits_per_pixel_ideal"] <= scores["bits_per_pixel"] + 1e-9
+        assert scores["bits_per_pixel_ideal"] <= scores["bits_per_pixel_coded"]
         assert 1 <= scores["codes_used"] <= scores["codes"] and scores["perplexity"] <= scores["codes_used"] + 1e-6
 
 

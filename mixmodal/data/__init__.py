@@ -27,6 +27,7 @@ KINDS = {
     "kodak24": "mixmodal.data.photographs:Kodak24",
     "photos-misc": "mixmodal.data.photographs:PhotosMisc",
     "parted": "mixmodal.data.parted:Parted",
+    "squares": "mixmodal.data.squares:Squares",
     "clip-crops": "mixmodal.data.clips:ClipCrops",
     "sign-digits": "mixmodal.data.numerals:SignDigits",
     "mnist-20k": "mixmodal.data.numerals:Mnist20k",

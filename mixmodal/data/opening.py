@@ -14,6 +14,7 @@ from mixmodal.data.places import start_of
 from mixmodal.data.report import Report, records
 from mixmodal.data.tars import members, shards
 
+WORLDS = ("scenes", "glyphs", "digits")  # endless or built in: nothing of them lies anywhere
 LOOKED_AT = 1000  # files or lines, before the kind is decided
 _OF_DOCUMENTS = ("parts", "segments", "texts")
 _MOST = 2**20
@@ -54,6 +55,17 @@ def source_at(path: str | os.PathLike, **options: Any) -> Any:
     known = options_of(source_class(kind))
     spec = {name: value for name, value in options.items() if known is None or name in known}
     return make_source({"kind": kind, **spec} if kind in NAMED else {"kind": kind, "path": str(path), **spec})
+
+
+def described(path: str | os.PathLike, **options: Any) -> dict[str, Any]:
+    """What `make_source` takes for what lies at `path`, for named data, or for a world called so.
+
+    Raises: FileNotFoundError for nothing there; ValueError for something that no reader takes.
+    """
+    if str(path) in WORLDS and not Path(path).exists():
+        return {"kind": str(path), **options}
+    kind = kind_of(path)
+    return {"kind": kind, **options} if kind in NAMED else {"kind": kind, "path": str(path), **options}
 
 
 def _kind_of_folder(path: Path) -> str:

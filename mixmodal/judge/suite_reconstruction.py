@@ -9,6 +9,7 @@ import torch
 
 from mixmodal.data import make_source
 from mixmodal.features import RandomFeatures
+from mixmodal.judge.audit import coded, entropy
 from mixmodal.judge.suites import Exam
 from mixmodal.parts import Image
 from mixmodal.quantizers import use_of
@@ -23,8 +24,9 @@ def examine(exam: Exam) -> dict[str, Any]:
     """Means over `exam.n` held-out pictures; `edges` is their energy over that of the true ones.
 
     Limits:  pictures of one size, which a position of the codec divides.
-    Units:   dB of PSNR; `bits_per_pixel` of codes of fixed length, and of an entropy coder that knows how often each
-             number of a code occurs; of numbers that are not quantized, 32 bits each.
+    Units:   dB of PSNR; `bits_per_pixel` of codes of fixed length; `coded` as an arithmetic coder spends them that
+             learns as it goes how often each number of a code occurs, `ideal` if that were known for nothing; of
+             numbers that are not quantized, 32 bits each.
     Raises:  ValueError for a model without a tokenizer.
     """
     codec = _codec(exam)
@@ -73,14 +75,15 @@ def _cost(codec: Any, codes: torch.Tensor | None) -> dict[str, Any]:
         return {"bits_per_pixel": 32 * codec.config.vector / pixels}
     quantizer, number = codec.quantizer, 2.0**codec.quantizer.bits
     use = use_of(quantizer.index(codes), number)
-    each = [use_of(column, size) for column, size in zip(codes.T, quantizer.sizes, strict=True)]
+    area = pixels * len(codes)
     scores = {
         "codes": round(number),
         "codes_used": use.seen,
         "use": use.share,
         "perplexity": use.perplexity,
         "bits_per_pixel": quantizer.bits / pixels,
-        "bits_per_pixel_coded": sum(one.bits for one in each) / pixels,
+        "bits_per_pixel_coded": coded(codes.numpy(), quantizer.sizes) / area,
+        "bits_per_pixel_ideal": entropy(codes.numpy()) / area,
     }
     if all(size & (size - 1) == 0 for size in quantizer.sizes):  # else a bit of a number means nothing
         on = (quantizer.index(codes)[:, None] >> torch.arange(round(quantizer.bits)) & 1).double().mean(0)

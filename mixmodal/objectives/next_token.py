@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mixmodal.objectives import Ask, Block, Lay, chances
-from mixmodal.scans import scan
+from mixmodal.scans import ordered, scan
 from mixmodal.sequence import Grid, Run
 
 
@@ -61,7 +61,7 @@ class Objective(nn.Module):
 
     def _scanned(self, grid: Grid) -> Grid:
         """The grid with its cells in the order of the scan."""
-        return grid if self.config.scan == "raster" else _taken(grid, scan(self.config.scan, grid.size))
+        return grid if self.config.scan == "raster" else _taken(grid, ordered(self.config.scan, grid.cells, grid.size))
 
     def blank(self, codec: Any) -> dict[str, Tensor]:
         """One embedding slot of no meaning."""
@@ -112,7 +112,7 @@ class Objective(nn.Module):
             return grid.values
         made = np.concatenate(values)
         if sized and self.config.scan != "raster":
-            made[scan(self.config.scan, grid.size)] = made.copy()
+            made[ordered(self.config.scan, grid.cells, grid.size)] = made.copy()
         return made
 
 
