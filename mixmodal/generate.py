@@ -18,7 +18,7 @@ from mixmodal.model import Model, Stream
 from mixmodal.objectives import Ask, Block
 from mixmodal.parts import MEDIA, Document
 from mixmodal.sampling import Settings
-from mixmodal.sequence import Run, Sequence, collate
+from mixmodal.sequence import Run, Sequence, Slots, collate
 from mixmodal.trunk import narrowed
 
 CAPACITY = 256  # positions of a sequence for which the cache has room from the start
@@ -109,6 +109,7 @@ def _generate(
     waiting = list(enumerate(requests))[::-1]
     done: list[Document | None] = [None] * len(requests)
     running: list[_Live] = []
+    blank = model.blank()
     while waiting or running:
         while waiting and len(running) < live:
             number, request = waiting.pop()
@@ -118,7 +119,7 @@ def _generate(
                 cache.clear(track.slot)
             script = _script(model, request, tracks)
             running.append(_Live(number, script, tracks, next(script)))
-        _run(model, [job for one in running for job in one.jobs], cache, dtype, live)
+        _run(model, [job for one in running for job in one.jobs], cache, dtype, live, blank)
         still = []
         for one in running:
             try:
@@ -143,12 +144,13 @@ def _tracks(model: Model, request: Request) -> list[_Track]:
     return [_Track(), _Track(omits=spoken)] if guided else [_Track()]
 
 
-def _run(model: Model, jobs: list[_Job], cache: Cache, dtype: torch.dtype, live: int) -> None:
+def _run(
+    model: Model, jobs: list[_Job], cache: Cache, dtype: torch.dtype, live: int, blank: dict[str, Slots]
+) -> None:
     """Hidden states for every job; blocks of equal length and equal fate go through the trunk together."""
     groups: dict[tuple[int, bool], list[_Job]] = {}
     for job in jobs:
         groups.setdefault((sum(len(run) for run in job.runs), job.keep), []).append(job)
-    blank = model.blank()
     device = cache.keys.device
     for (length, keep), group in groups.items():
         group.sort(key=lambda job: job.track.slot)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -21,24 +22,36 @@ FEW = 32  # rows up to which a product waits for the numbers of the matrix, and 
 
 
 class Lent:
-    """A matrix as generation multiplies it: in another dtype, and where rows are few on a CPU, laid out for that.
+    """Matrices of one input as generation multiplies them: as one, in another dtype, and for few rows on a CPU laid out.
 
-    Laid out anew, a second copy, it is read in the order of its use.
+    A single row in fp32 reads the numbers fastest along the longer side; several rows, and all in bf16, read them out
+    of a second copy, in the order of their use.
     """
 
-    def __init__(self, weight: Tensor, dtype: torch.dtype) -> None:
-        self.matrix = weight.detach().to(dtype)
-        here = weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
+    def __init__(self, linears: tuple[Linear, ...], dtype: torch.dtype) -> None:
+        self.linears, self.dtype = linears, dtype
+        self.sizes = [len(linear.weight) for linear in linears]
+        here = linears[0].weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
         narrow = dtype == torch.bfloat16 and here and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        self.packs = here and dtype == torch.float32 or narrow
-        self.packed: Tensor | None = None
+        self.packs = range(1 if narrow else 2, FEW + 1) if here and dtype == torch.float32 or narrow else range(0)
+
+    @cached_property
+    def matrix(self) -> Tensor:
+        """All of them, one below the other."""
+        merged = [linear.merged() for linear in self.linears]
+        matrix = (torch.cat(merged) if len(merged) > 1 else merged[0]).to(self.dtype)
+        tall = len(matrix) > matrix.shape[1]
+        return matrix.t().contiguous().t() if tall and self.packs and 1 not in self.packs else matrix
+
+    @cached_property
+    def packed(self) -> Tensor:
+        """The second copy."""
+        return torch.ops.mkldnn._reorder_linear_weight(self.matrix.contiguous(), 16)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """The product."""
-        if not self.packs or x.numel() > FEW * x.shape[-1]:
+        """The products, side by side."""
+        if x.numel() // x.shape[-1] not in self.packs:
             return F.linear(x, self.matrix)
-        if self.packed is None:
-            self.packed = torch.ops.mkldnn._reorder_linear_weight(self.matrix, 16)
         return torch.ops.mkldnn._linear_pointwise(x, self.packed, None, "none", [], "")
 
 
@@ -64,7 +77,9 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The product."""
-        out = F.linear(x, self.weight.to(x.dtype)) if self.lent is None else self.lent(x)
+        if self.lent is not None:
+            return self.lent(x)
+        out = F.linear(x, self.weight.to(x.dtype))
         if self.narrow is None:
             return out
         return out + self.share * F.linear(F.linear(x, self.narrow.to(x.dtype)), self.widen.to(x.dtype))
@@ -78,13 +93,33 @@ class Linear(nn.Module):
         return weight if self.narrow is None else weight + self.share * (self.widen.detach() @ self.narrow.detach())
 
 
+class Beside(nn.Module):
+    """Matrices of other modules that multiply the same input; while the model generates they are one.
+
+    Shapes:  [..., fan_in] -> [..., fan_out] of each.
+    """
+
+    def __init__(self, *linears: Linear) -> None:
+        super().__init__()
+        self.linears = linears  # a tuple: they stay parts of who made them, under their names there
+        self.lent: Lent | None = None
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The products."""
+        if self.lent is None:
+            return tuple(linear(x) for linear in self.linears)
+        return self.lent(x).split(self.lent.sizes, -1)
+
+
 @contextmanager
 def narrowed(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
     """Within it every matrix is there in `dtype` too: to convert them in each pass takes as long as a short pass."""
-    lent = [m for m in model.modules() if isinstance(m, Linear) and not hasattr(m.weight, "full_tensor")]  # not shards
+    lent = {m: (m,) for m in model.modules() if isinstance(m, Linear)}
+    lent |= {m: m.linears for m in model.modules() if isinstance(m, Beside)}
     try:
-        for module in lent:
-            module.lent = Lent(module.weight, dtype)
+        for module, linears in lent.items():
+            if not hasattr(linears[0].weight, "full_tensor"):  # not shards
+                module.lent = Lent(linears, dtype)
         yield
     finally:
         for module in lent:
@@ -118,6 +153,7 @@ class Attention(nn.Module):
         self.k = Linear(config, config.width, config.kv_heads * config.head_size)
         self.v = Linear(config, config.width, config.kv_heads * config.head_size)
         self.o = Linear(config, config.heads * config.head_size, config.width, scale=0.0)
+        self.qkv = Beside(self.q, self.k, self.v)
         if config.qk_norm:
             self.q_norm = RMSNorm(config.head_size, config.norm_eps, config.norm_gain)
             self.k_norm = RMSNorm(config.head_size, config.norm_eps, config.norm_gain)
@@ -127,9 +163,8 @@ class Attention(nn.Module):
     def forward(self, x_BLD: Tensor, seen: Sight, cache: Cache | None, layer: int) -> Tensor:
         """What each position gathers from those it sees."""
         rows, length, _ = x_BLD.shape
-        q = self.q_norm(self.q(x_BLD).view(rows, length, self.heads, self.head_size))
-        k = self.k_norm(self.k(x_BLD).view(rows, length, self.kv_heads, self.head_size))
-        v = self.v(x_BLD).view(rows, length, self.kv_heads, self.head_size)
+        q, k, v = (of.view(rows, length, -1, self.head_size) for of in self.qkv(x_BLD))
+        q, k = self.q_norm(q), self.k_norm(k)
         q = rotate(q if self.scale == 1 else q * self.scale, seen.cos_BLE, seen.sin_BLE).transpose(1, 2)
         k = rotate(k, seen.cos_BLE, seen.sin_BLE).transpose(1, 2)
         v = v.transpose(1, 2)
@@ -152,13 +187,15 @@ class MLP(nn.Module):
         self.gate = Linear(config, config.width, config.mlp_width) if config.mlp == "swiglu" else None
         self.up = Linear(config, config.width, config.mlp_width)
         self.down = Linear(config, config.mlp_width, config.width, scale=0.0)
+        self.both = Beside(self.gate, self.up) if self.gate is not None else None
 
     def forward(self, x_BLD: Tensor) -> Tensor:
         """The update of each position from itself."""
         if self.gate is None:
             inner = self.up(x_BLD).relu()
             return self.down(inner * inner)  # the gradient of a square takes half as long again
-        return self.down(F.silu(self.gate(x_BLD)) * self.up(x_BLD))
+        gate, up = self.both(x_BLD)
+        return self.down(F.silu(gate) * up)
 
 
 class Block(nn.Module):
