@@ -144,9 +144,7 @@ def _tracks(model: Model, request: Request) -> list[_Track]:
     return [_Track(), _Track(omits=spoken)] if guided else [_Track()]
 
 
-def _run(
-    model: Model, jobs: list[_Job], cache: Cache, dtype: torch.dtype, live: int, blank: dict[str, Slots]
-) -> None:
+def _run(model: Model, jobs: list[_Job], cache: Cache, dtype: torch.dtype, live: int, blank: dict[str, Slots]) -> None:
     """Hidden states for every job; blocks of equal length and equal fate go through the trunk together."""
     groups: dict[tuple[int, bool], list[_Job]] = {}
     for job in jobs:

@@ -135,7 +135,8 @@ def shard(
     halved = MixedPrecisionPolicy(
         param_dtype=None if dtype == torch.float32 else dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
     )
-    divided = [fully_shard(block, mesh=mesh, mp_policy=halved) for block in blocks] + [fully_shard(model, mesh=mesh, ignored_params=set(kept))]
+    divided = [fully_shard(block, mesh=mesh, mp_policy=halved) for block in blocks]
+    divided.append(fully_shard(model, mesh=mesh, ignored_params=set(kept)))
     for module in divided:  # losses are divided by counts over all ranks: gradients are added up, not averaged
         module.set_gradient_divide_factor(1.0)
         module.set_force_sum_reduction_for_comms(True)
