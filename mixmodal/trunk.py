@@ -22,7 +22,7 @@ FEW = 32  # rows up to which a product waits for the numbers of the matrix, and 
 
 
 class Lent:
-    """Matrices of one input as generation multiplies them: as one, in another dtype, and on a CPU laid out for few rows.
+    """Matrices of one input as generation multiplies them: as one, in another dtype, on a CPU laid out for few rows.
 
     A single row in fp32 reads the numbers fastest along the longer side; several rows, and all in bf16, read them out
     of a second copy, in the order of their use.
