@@ -20,7 +20,7 @@ LONGEST_FILE = 400
 # The first part of a path in the package, and the floor it lies on. An import never points up.
 FLOORS = (
     "parts config kinds",
-    "sequence attention rotary trunk convnets interpolant solvers sampling scans chance similarity cache",
+    "sequence attention rotary trunk convnets interpolant solvers sampling scans chance similarity cache healing",
     "features quantizers codecs heads objectives",
     "model generate layout inversion designs",
     "data filling optim parallel board owned stored cluster checkpoint foreign sharing guard diagnosis watch prepare"
