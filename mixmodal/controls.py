@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from mixmodal.config import TrunkConfig
 from mixmodal.convnets import Conv, bent, normed, to_canvas, to_patches
-from mixmodal.trunk import Attention, Clock, Linear, Trunk, all_see_all, gather
+from mixmodal.linear import Linear
+from mixmodal.trunk import Attention, Clock, Trunk, all_see_all, gather
 
 
 def _shape(width: int, depth: int, heads: int) -> TrunkConfig:

@@ -20,8 +20,8 @@ from torch import Tensor
 from mixmodal.checkpoint import HUB, fetched, hint_of_hub, inside
 from mixmodal.codecs.text import BEGIN, END, with_specials
 from mixmodal.config import ModelConfig, RotaryScaling, StreamConfig, TrunkConfig
+from mixmodal.linear import Linear
 from mixmodal.model import Model
-from mixmodal.trunk import Linear
 
 NORMED = {"qwen3": True, "llama": False}  # whether a family norms queries and keys
 SHAPE = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from mixmodal.cache import Cache
 from mixmodal.layout import after, tokens
+from mixmodal.linear import narrowed
 from mixmodal.model import Model, Stream
 from mixmodal.objectives import Ask, Block
 from mixmodal.parts import MEDIA, Document
 from mixmodal.sampling import Settings
-from mixmodal.sequence import Run, Sequence, collate
-from mixmodal.trunk import narrowed
+from mixmodal.sequence import Run, Sequence, Slots, collate
 
 CAPACITY = 256  # positions of a sequence for which the cache has room from the start
 
@@ -112,6 +112,7 @@ def _generate(
     waiting = list(enumerate(requests))[::-1]
     done: list[Document | None] = [None] * len(requests)
     running: list[_Live] = []
+    blank = model.blank()
     while waiting or running:
         while waiting and len(running) < live:
             number, request = waiting.pop()
@@ -121,7 +122,7 @@ def _generate(
                 cache.clear(track.slot)
             script = _script(model, request, tracks)
             running.append(_Live(number, script, tracks, next(script)))
-        _run(model, [job for one in running for job in one.jobs], cache, dtype, live)
+        _run(model, [job for one in running for job in one.jobs], cache, dtype, live, blank)
         still = []
         for one in running:
             try:
@@ -146,12 +147,11 @@ def _tracks(model: Model, request: Request) -> list[_Track]:
     return [_Track(), _Track(omits=spoken)] if guided else [_Track()]
 
 
-def _run(model: Model, jobs: list[_Job], cache: Cache, dtype: torch.dtype, live: int) -> None:
+def _run(model: Model, jobs: list[_Job], cache: Cache, dtype: torch.dtype, live: int, blank: dict[str, Slots]) -> None:
     """Hidden states for every job; blocks of equal length and equal fate go through the trunk together."""
     groups: dict[tuple[int, bool], list[_Job]] = {}
     for job in jobs:
         groups.setdefault((sum(len(run) for run in job.runs), job.keep), []).append(job)
-    blank = model.blank()
     device = cache.keys.device
     for (length, keep), group in groups.items():
         group.sort(key=lambda job: job.track.slot)

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from mixmodal.interpolant import mix
 from mixmodal.layout import after
+from mixmodal.linear import narrowed
 from mixmodal.model import Model, Stream
 from mixmodal.parts import Document
 from mixmodal.sequence import Grid, Run, Sequence, collate
 from mixmodal.solvers import SOLVERS
-from mixmodal.trunk import narrowed
 
 BOUND = 1e3  # no noise is so large
 

@@ -31,11 +31,13 @@ class Owned:
         self._learning: dict[bool, list[list[str]]] = {}  # before the trunk rests, and from then on
         self._mine: dict[str, nn.Parameter] = {}
         self._board = None if ranks.shard else ranks.board(4 * sum(p.numel() for p in self._all.values()))
+        self._divided = {name for name, parameter in self._all.items() if hasattr(parameter, "full_tensor")}
         for name, parameter in self._all.items():
-            whole = parameter.detach().full_tensor() if ranks.shard else parameter
+            divided = name in self._divided
+            whole = parameter.detach().full_tensor() if divided else parameter
             if self.owner[name] == ranks.rank:
                 self._mine[name] = (
-                    nn.Parameter(whole.clone(), requires_grad=parameter.requires_grad) if ranks.shard else parameter
+                    nn.Parameter(whole.clone(), requires_grad=parameter.requires_grad) if divided else parameter
                 )
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -108,7 +110,7 @@ class Owned:
         ranks = self.ranks
         if ranks.count == 1:
             return
-        of = self._of if settled is None or ranks.shard else self._learning[settled]
+        of = self._of if settled is None else self._learning[settled]
         mine, device = of[ranks.rank], next(self.model.parameters()).device
         if ranks.shard:
             for module in self.model.modules():
@@ -128,7 +130,7 @@ class Owned:
                 dist.broadcast(part, rank)
         for names, part in zip(of, parts, strict=True):
             for name, piece in self._split(names, part, ranks.rank).items():
-                if ranks.shard:
+                if name in self._divided:
                     self._all[name].to_local().copy_(piece)
                 elif name not in self._mine:
                     self._all[name].copy_(piece)
@@ -166,7 +168,7 @@ class Owned:
 
     def _rows(self, name: str, rank: int) -> slice:
         """The rows of a parameter that a rank holds: all of them, or its chunk."""
-        if not self.ranks.shard:
+        if name not in self._divided:
             return slice(None)
         rows = self._all[name].shape[0]
         chunk = -(-rows // self.ranks.count)

@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -121,10 +121,12 @@ class Ranks:
 ALONE = Ranks()
 
 
-def shard(model: nn.Module, blocks: nn.ModuleList, ranks: Ranks, dtype: torch.dtype) -> None:
+def shard(
+    model: nn.Module, blocks: nn.ModuleList, ranks: Ranks, dtype: torch.dtype, kept: Iterable[nn.Parameter] = ()
+) -> None:
     """Divide every parameter of the model among the ranks; of the blocks, one at a time is whole.
 
-    In bf16 the matrices of the blocks travel in it; gradients are added up in fp32.
+    In bf16 the matrices of the blocks travel in it; gradients are added up in fp32. What is `kept` stays whole.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
@@ -133,7 +135,8 @@ def shard(model: nn.Module, blocks: nn.ModuleList, ranks: Ranks, dtype: torch.dt
     halved = MixedPrecisionPolicy(
         param_dtype=None if dtype == torch.float32 else dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
     )
-    divided = [fully_shard(block, mesh=mesh, mp_policy=halved) for block in blocks] + [fully_shard(model, mesh=mesh)]
+    divided = [fully_shard(block, mesh=mesh, mp_policy=halved) for block in blocks]
+    divided.append(fully_shard(model, mesh=mesh, ignored_params=set(kept)))
     for module in divided:  # losses are divided by counts over all ranks: gradients are added up, not averaged
         module.set_gradient_divide_factor(1.0)
         module.set_force_sum_reduction_for_comms(True)

@@ -83,10 +83,9 @@ def prepare(recipe: Recipe, device: str | None = None, ranks: Ranks = ALONE) -> 
             f"optim.settle is {recipe.optim.settle:g}, but a model in shards cannot rest in part: set optim.settle=1,"
             " or train without --shard"
         )
-    if ranks.shard and any(stream.codec.get("nets") for stream in recipe.model.streams.values()):
-        raise ValueError("a codec that stands on a trained one is asked on every rank: train without --shard")
-    if ranks.shard:
-        shard(model, model.trunk.blocks, ranks, dtype)
+    if ranks.shard:  # a codec that stands on a trained one asks it outside of a step, and on one rank alone
+        nets = [s.codec.nets for s in model.streams.values() if getattr(s.codec, "nets", None) is not None]
+        shard(model, model.trunk.blocks, ranks, dtype, [p for net in nets for p in net.parameters()])
     model.to(device).train()
     peak = measured_peak(dtype, device) * ranks.count
     return Run(recipe, model, loader, cost, dtype, peak, device, ranks, Owned(model, ranks), origin)

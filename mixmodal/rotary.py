@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -39,11 +40,17 @@ def rotary_tables(
     Shapes:  [B, L, 3] -> twice [B, L, E], the second half of E repeating the first.
     Source:  Su et al. 2021 (arXiv:2104.09864); the halves are paired as in transformers' Qwen3.
     """
-    half = head_size // 2
-    frequency = frequencies(head_size, theta, scaling).to(coords_BL3.device)
-    axis = torch.arange(half, device=coords_BL3.device) % 3
+    frequency, axis = _turning(head_size, theta, scaling, coords_BL3.device)
     angle_BLE = (coords_BL3.float()[..., axis] * frequency).repeat(1, 1, 2)
     return angle_BLE.cos(), angle_BLE.sin()
+
+
+@cache
+def _turning(head_size: int, theta: float, scaling: RotaryScaling | None, device: torch.device) -> tuple[Tensor, ...]:
+    """The frequencies, and the axis that each turns with: asked for at every token that is written."""
+    with torch.inference_mode(False):
+        frequency = frequencies(head_size, theta, scaling).to(device)
+        return frequency, torch.arange(len(frequency), device=device) % 3
 
 
 def rotate(x_BLHE: Tensor, cos_BLE: Tensor, sin_BLE: Tensor) -> Tensor:

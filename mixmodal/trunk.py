@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,82 +11,10 @@ from mixmodal.attention import Sight, attend
 from mixmodal.cache import Cache
 from mixmodal.config import TrunkConfig, unknown
 from mixmodal.interpolant import waves
+from mixmodal.linear import Beside, Linear
 from mixmodal.rotary import rotary_tables, rotate
 
 WAVES = 32  # sines and as many cosines tell the time
-FEW = 32  # rows up to which a product waits for the numbers of the matrix, and not for the multiplications
-
-
-class Lent:
-    """A matrix as generation multiplies it: in another dtype, and where rows are few on a CPU, laid out for that.
-
-    Laid out anew, a second copy, it is read in the order of its use.
-    """
-
-    def __init__(self, weight: Tensor, dtype: torch.dtype) -> None:
-        self.matrix = weight.detach().to(dtype)
-        here = weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
-        narrow = dtype == torch.bfloat16 and here and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        self.packs = here and dtype == torch.float32 or narrow
-        self.packed: Tensor | None = None
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """The product."""
-        if not self.packs or x.numel() > FEW * x.shape[-1]:
-            return F.linear(x, self.matrix)
-        if self.packed is None:
-            self.packed = torch.ops.mkldnn._reorder_linear_weight(self.matrix, 16)
-        return torch.ops.mkldnn._linear_pointwise(x, self.packed, None, "none", [], "")
-
-
-class Linear(nn.Module):
-    """A matrix kept in fp32 and multiplied in the dtype of its input: bf16 work on fp32 masters, without autocast.
-
-    With `config.adapter_rank`, a product of two narrow matrices is added to it: nothing at first, since one is zero.
-    Shapes:  [..., fan_in] -> [..., fan_out].
-    Source:  Hu et al. 2021 (arXiv:2106.09685), LoRA.
-    """
-
-    group = "matrices"
-
-    def __init__(self, config: TrunkConfig, fan_in: int, fan_out: int, scale: float = 1.0) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(fan_out, fan_in) * (scale * fan_in**-0.5))
-        self.lent: Lent | None = None  # while the model generates
-        self.narrow = self.widen = None
-        if config.adapter_rank:
-            self.share = config.adapter_scale
-            self.narrow = nn.Parameter(torch.randn(config.adapter_rank, fan_in) * fan_in**-0.5)
-            self.widen = nn.Parameter(torch.zeros(fan_out, config.adapter_rank))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The product."""
-        lent = self.lent is not None and self.lent.matrix.dtype == x.dtype  # a codec's own nets stay in fp32
-        out = self.lent(x) if lent else F.linear(x, self.weight.to(x.dtype))
-        if self.narrow is None:
-            return out
-        return out + self.share * F.linear(F.linear(x, self.narrow.to(x.dtype)), self.widen.to(x.dtype))
-
-    def merged(self) -> Tensor:
-        """The one matrix that does what this one and its adapter do.
-
-        Shapes:  -> [fan_out, fan_in].
-        """
-        weight = self.weight.detach()
-        return weight if self.narrow is None else weight + self.share * (self.widen.detach() @ self.narrow.detach())
-
-
-@contextmanager
-def narrowed(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
-    """Within it every matrix is there in `dtype` too: to convert them in each pass takes as long as a short pass."""
-    lent = [m for m in model.modules() if isinstance(m, Linear) and not hasattr(m.weight, "full_tensor")]  # not shards
-    try:
-        for module in lent:
-            module.lent = Lent(module.weight, dtype)
-        yield
-    finally:
-        for module in lent:
-            module.lent = None
 
 
 class RMSNorm(nn.Module):
@@ -122,6 +47,7 @@ class Attention(nn.Module):
         self.k = Linear(config, config.width, config.kv_heads * config.head_size)
         self.v = Linear(config, config.width, config.kv_heads * config.head_size)
         self.o = Linear(config, config.heads * config.head_size, config.width, scale=0.0)
+        self.qkv = Beside(self.q, self.k, self.v)
         if config.qk_norm:
             self.q_norm = RMSNorm(config.head_size, config.norm_eps, config.norm_gain)
             self.k_norm = RMSNorm(config.head_size, config.norm_eps, config.norm_gain)
@@ -131,9 +57,8 @@ class Attention(nn.Module):
     def forward(self, x_BLD: Tensor, cos_BLE: Tensor, sin_BLE: Tensor) -> Asked:
         """What each position asks, and what it shows to others; `gather` gives what `o` then takes."""
         rows, length, _ = x_BLD.shape
-        q = self.q_norm(self.q(x_BLD).view(rows, length, self.heads, self.head_size))
-        k = self.k_norm(self.k(x_BLD).view(rows, length, self.kv_heads, self.head_size))
-        v = self.v(x_BLD).view(rows, length, self.kv_heads, self.head_size)
+        q, k, v = (of.view(rows, length, -1, self.head_size) for of in self.qkv(x_BLD))
+        q, k = self.q_norm(q), self.k_norm(k)
         q = rotate(q if self.scale == 1 else q * self.scale, cos_BLE, sin_BLE)
         return q, rotate(k, cos_BLE, sin_BLE), v
 
@@ -162,13 +87,15 @@ class MLP(nn.Module):
         self.gate = Linear(config, config.width, config.mlp_width) if config.mlp == "swiglu" else None
         self.up = Linear(config, config.width, config.mlp_width)
         self.down = Linear(config, config.mlp_width, config.width, scale=0.0)
+        self.both = Beside(self.gate, self.up) if self.gate is not None else None
 
     def forward(self, x_BLD: Tensor) -> Tensor:
         """The update of each position from itself."""
         if self.gate is None:
             inner = self.up(x_BLD).relu()
             return self.down(inner * inner)  # the gradient of a square takes half as long again
-        return self.down(F.silu(self.gate(x_BLD)) * self.up(x_BLD))
+        gate, up = self.both(x_BLD)
+        return self.down(F.silu(gate) * up)
 
 
 class Block(nn.Module):

@@ -34,7 +34,7 @@ from mixmodal.board import Room
 from mixmodal.cluster import Machine, estimate, job_of
 from mixmodal.config import Recipe, from_json, to_json
 from mixmodal.data.loading import Loader
-from mixmodal.designs import tokenizer
+from mixmodal.designs import chameleon, tokenizer
 from mixmodal.optim import has_settled, make_optimizers
 from mixmodal.parallel import ALONE, Ranks, joined
 from mixmodal.parts import Document, Image, Text
@@ -49,6 +49,8 @@ CHOSEN = replace(
     RECIPE, steps=9, every=2, keep=9, rows=ROWS, optim=replace(RECIPE.optim, average=0.1), prompts=(), drop_prompt=0.1
 )
 JUDGED = tokenizer.model(codec={"features": 8, "blocks": 1}, losses={"adversary": 0.1, "features": 0.0})
+
+NETS = {"kind": "autoencoder", "features": 8, "blocks": 1, "quantizer": {"kind": "vq", "size": 16, "width": 4}}
 
 
 class Far(Room):
@@ -122,7 +124,7 @@ def moved(recipe: Recipe, ranks: Ranks, words_only: range) -> dict[str, Any]:
         batch.slots["text"].predict["weights"][0] = math.nan
     skipped = not train_step(run, batch, optimizers, settled)[1]
     after = run.owned.whole(run.owned.state_dict())
-    here = {n: p.full_tensor() if ranks.shard else p for n, p in run.model.named_parameters()}
+    here = {n: p.full_tensor() if hasattr(p, "full_tensor") else p for n, p in run.model.named_parameters()}
     return {
         "losses": losses,
         "gradients": gradients,
@@ -147,12 +149,14 @@ def compared(ranks: Ranks, home: Path) -> None:
         "adamw, tied": replace(tied(CHOSEN), optim=replace(CHOSEN.optim, matrices="adamw")),
         "settled": replace(CHOSEN, optim=replace(CHOSEN.optim, settle=0.0)),
         "judged": replace(CHOSEN, model=JUDGED, optim=replace(CHOSEN.optim, matrices="adamw", settle=0.0)),
+        "codes": replace(CHOSEN, model=chameleon.model(CHOSEN.model.trunk, nets=NETS)),
     }
     for name, recipe in variants.items():
         last = ranks.count - 1
         words_only = range(ROWS * last // ranks.count, ROWS)  # all that the last rank has
         sharded = [replace(ranks, shard=True)] if recipe.optim.settle == 1 else []
-        for here in (ranks, replace(ranks, room=None), *sharded):
+        plain = [ranks, replace(ranks, room=None)] if name != "codes" else []
+        for here in (*plain, *sharded):
             many = moved(recipe, here, words_only)
             if ranks.first:
                 one = moved(recipe, ALONE, words_only)
@@ -167,6 +171,26 @@ def compared(ranks: Ranks, home: Path) -> None:
     found["cost"], found["seconds"] = counted(far), timed(far)
     if ranks.first:
         (home / f"compared_{ranks.count}.json").write_text(json.dumps(found), "utf8")
+
+
+def books(ranks: Ranks, home: Path) -> None:
+    """Write how far the codebook of these ranks lies from that of one process, after steps in which codes revive."""
+    vq = {"kind": "vq", "size": 32, "width": 4, "decay": 0.9, "revive": 4}
+    model = tokenizer.model(quantizer=vq, codec={"features": 8, "blocks": 1})
+    recipe = replace(CHOSEN, model=model, valid={}, optim=replace(RECIPE.optim, matrices="adamw"))
+
+    def trained(who: Ranks) -> dict[str, torch.Tensor]:
+        run = prepare(recipe, ranks=who)
+        optimizers = make_optimizers(run.owned.groups(), recipe.optim)
+        for _ in range(24):
+            assert train_step(run, run.loader.next(0.5), optimizers)[1]
+        return {n: p.detach().clone() for n, p in run.model.named_parameters() if ".quantizer." in n}
+
+    many = trained(ranks)
+    if ranks.first:
+        one = trained(ALONE)
+        used = float((one[next(n for n in one if n.endswith("count"))] > 0.1).float().mean())
+        (home / "books.json").write_text(json.dumps({"apart": apart(one, many), "used": used}), "utf8")
 
 
 def counted(ranks: Ranks) -> dict[str, list[float]]:
@@ -281,6 +305,7 @@ def alone(ranks: Ranks, folder: Path) -> None:
 def main(home: Path) -> None:
     """Leave all that is found, and how each process ended in ended.json."""
     codes = {f"compared {count}": group(count, compared, home) for count in (2, 3)}
+    codes["books"] = group(2, books, home)
     codes["whole"] = group(1, goes_on, home, "whole", 0, {}, -1)
     term, control = int(signal.SIGTERM), int(signal.SIGINT)
     codes["2"] = group(2, goes_on, home, "parts", 3, {1: term}, 1, sharded=True, room=Far)

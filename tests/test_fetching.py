@@ -4,8 +4,10 @@ import hashlib
 import io
 import json
 import os
+import sys
 import tarfile
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from PIL import Image as Pillow
 from test_named import have
 
 from mixmodal.cli import main
-from mixmodal.data import fetching, pinned, pinned_emoji
+from mixmodal.data import fetching, pinned, pinned_emoji, pinned_video
 from mixmodal.data.fetching import FetchError, contents, digest, download, get, listed, unpacked, verified
 from mixmodal.data.named import data_folder, named
 from mixmodal.data.pinned import PINNED, Archive, Pinned, Remote
@@ -373,3 +375,32 @@ def test_a_set_from_the_pinned_files_reads_like_the_one_at_hand(server, tmp_path
     fetched, there = named("kodak24", where=tmp_path), named("kodak24")
     assert fetched.size == 24 and fetched.pair(3)[1] == there.pair(3)[1]
     assert np.array_equal(fetched.pair(3)[0], there.pair(3)[0])
+
+
+def film(path, seconds):
+    """In place of a decoder: 25 frames a second, each as bright as its number."""
+    for number in range(seconds * 25):
+        yield number / 25, np.full((64, 64, 3), number, np.uint8)
+
+
+def test_films_are_cut_into_clips_of_eight_frames_a_second(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(pinned_video, "frames", lambda path: film(path, 5))
+    of, remotes = PINNED["video"], []
+    for remote in of.remotes:
+        server.files[f"/{remote.path}"] = CONTENT
+        remotes.append(replace(remote, bytes=len(CONTENT), sha256=sha(CONTENT)))
+    monkeypatch.setitem(PINNED, "video", replace(of, remotes=tuple(remotes)))
+    folder = get("video", tmp_path)
+    clips = np.load(folder / "clips64.npz")["clips"]
+    assert clips.shape == (3 * 4, 16, 64, 64, 3) and verified(PINNED["video"], folder)
+    assert clips[0, :6, 0, 0, 0].tolist() == [1, 4, 7, 10, 14, 17]  # shown at 0.04, 0.16, 0.28, 0.4, 0.56, 0.68
+    assert np.array_equal(clips[1, :8], clips[0, 8:])
+    lines = [json.loads(line) for line in (folder / "captions.jsonl").read_text("utf8").splitlines()]
+    assert [line["i"] for line in lines] == list(range(45))
+    assert list(dict.fromkeys(line["source"] for line in lines)) == list(pinned_video.FILMS)
+
+
+def test_a_film_without_what_reads_films_is_refused_with_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(ValueError, match="pip install av"):
+        next(pinned_video.frames(tmp_path / "film.mp4"))

@@ -12,8 +12,10 @@ from mixmodal import api, cli
 from mixmodal.api import Loaded
 from mixmodal.data.worlds.scenes import Scenes
 from mixmodal.filling import grown, hidden, masked, varied
+from mixmodal.healing import healed
 from mixmodal.judge.suite_inpainting import box_of, seam
 from mixmodal.objectives import Ask
+from mixmodal.parts import Image
 from mixmodal.sampling import Settings
 
 
@@ -130,3 +132,19 @@ def test_the_command_fills_and_says_what_it_wants(tmp_path, monkeypatch, capsys)
         with pytest.raises(SystemExit):
             cli.main([*asked, *wrong])
         assert said in capsys.readouterr().err
+
+
+def test_what_is_decoded_with_a_loss_goes_over_into_what_is_known_without_a_step():
+    known = np.ones((24, 20), bool)
+    known[6:18, 5:20] = False  # up to the edge of the picture
+    true = np.random.default_rng(0).integers(0, 256, (24, 20, 3), dtype=np.uint8)
+    part = masked(true, known)
+    lossy = np.zeros((1, 32, 32, 3), np.float32)  # padded, and off by another amount at every pixel
+    lossy[:, :24, :20] = Image(true).array() + np.linspace(0.1, 0.5, 24, dtype=np.float32)[:, None, None]
+    made = healed(lossy, part)
+    wrong, before = (np.abs(array[0, :24, :20] - Image(true).array()[0]) for array in (made, lossy))
+    assert made.shape == (1, 24, 20, 3) and wrong[known].max() < 1e-6
+    assert wrong[6:18, 5].max() < 0.1 * before[6:18, 5].max()  # next to what is known
+    assert wrong[~known].mean() < 0.5 * before[~known].mean()  # the error was smooth: there is less of it inside, too
+    assert np.array_equal(healed(lossy, Image(true)), lossy)
+    assert np.array_equal(part.with_array(made).pixels[known], true[known])

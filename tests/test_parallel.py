@@ -27,6 +27,7 @@ HERE = Path(__file__).resolve().parent
 CLOSE = 1e-5
 WAYS = {"muon": ["", ", sent", ", sharded"], "adamw, tied": ["", ", sent", ", sharded"], "settled": ["", ", sent"]}
 WAYS["judged"] = WAYS["settled"]  # a tokenizer whose decoder learns against its judge
+WAYS["codes"] = [", sharded"]  # they stand on a codec that stays whole on every rank
 VARIANTS = [name + way for name, ways in WAYS.items() for way in ways]
 linux = pytest.mark.skipif(sys.platform != "linux", reason="torch is loaded once, and then forked")
 
@@ -82,6 +83,14 @@ def test_the_model_of_costs_counts_what_is_sent_and_kept(found, count):
 def test_the_model_of_costs_foresees_the_time_of_a_step(found, count):
     planned, measured = json.loads((found[0] / f"compared_{count}.json").read_text("utf8"))["seconds"]
     assert 1 / 5 < planned / measured < 5  # other work on the machine comes and goes
+
+
+@linux
+def test_the_codebook_of_two_ranks_is_that_of_one_process_also_where_codes_begin_again(found):
+    home, ended, said = found
+    assert ended["codes"]["books"] == [0, 0], said
+    told = json.loads((home / "books.json").read_text("utf8"))
+    assert told["apart"] < 1e-4 and told["used"] > 0.5
 
 
 # Runs: two ranks, sharded, then three, then one

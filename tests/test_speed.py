@@ -13,10 +13,11 @@ from tiny import RECIPE, hasten
 
 from mixmodal import prepare
 from mixmodal.cache import Cache
+from mixmodal.config import TrunkConfig
 from mixmodal.heads import categorical
+from mixmodal.linear import FEW, Lent, Linear, narrowed
 from mixmodal.sequence import collate, pack, split
 from mixmodal.step import train_step
-from mixmodal.trunk import FEW, Lent, Linear, narrowed
 
 
 def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -143,13 +144,28 @@ def test_matrices_held_narrow_say_what_those_converted_in_each_pass_say():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_matrix_laid_out_for_few_rows_gives_the_same_product(dtype):
     torch.manual_seed(0)
-    weight = torch.randn(96, 160)
-    lent = Lent(weight, dtype)
-    for rows in (1, 3, FEW, FEW + 1):
-        x = torch.randn(rows, 2, 160).to(dtype)[:, :1]  # as a slice of something larger comes in
-        expected = x.double() @ weight.to(dtype).double().T
-        assert (lent(x) - expected).abs().max() <= (1e-5 if dtype == torch.float32 else 1e-2) * expected.abs().max()
-    assert lent.packed is not None or not torch.backends.mkldnn.is_available()
+    for sizes in ((96,), (96, 32, 64)):  # wider than tall, and several that are taller together
+        linears = tuple(Linear(TrunkConfig(), 160, size) for size in sizes)
+        weight, lent = torch.cat([linear.weight for linear in linears]), Lent(linears, dtype)
+        for rows in (1, 3, FEW, FEW + 1):
+            x = torch.randn(rows, 2, 160).to(dtype)[:, :1]  # as a slice of something larger comes in
+            expected = x.double() @ weight.to(dtype).double().T
+            assert (lent(x) - expected).abs().max() <= (1e-5 if dtype == torch.float32 else 1e-2) * expected.abs().max()
+        assert not torch.backends.mkldnn.is_available() or "packed" in vars(lent)
+
+
+@torch.inference_mode()
+def test_matrices_of_one_input_are_one_while_the_model_generates_and_adapters_part_of_them():
+    model = small_model(trunk={"adapter_rank": 2})
+    for name, parameter in model.named_parameters():
+        if name.endswith("widen"):
+            parameter.normal_(std=0.1)
+    sequence = model.lay_out(mixed_documents()[0], np.random.default_rng(0))
+    batch = collate([sequence], [[0]], len(sequence), model.blank())
+    expected, block = model(batch), model.trunk.blocks[0]
+    with narrowed(model, torch.float32):
+        assert torch.allclose(model(batch), expected, atol=1e-5)
+        assert "matrix" in vars(block.attention.qkv.lent) and "matrix" not in vars(block.attention.q.lent)
 
 
 @torch.no_grad()

@@ -20,8 +20,8 @@ LONGEST_FILE = 400
 # The first part of a path in the package, and the floor it lies on. An import never points up.
 FLOORS = (
     "parts config kinds",
-    "sequence attention rotary trunk convnets picture_nets adversary controls interpolant solvers sampling scans chance"
-    " similarity cache coder",
+    "sequence attention rotary linear trunk convnets picture_nets adversary controls interpolant solvers sampling scans"
+    " chance similarity cache coder healing",
     "features quantizers codecs heads objectives",
     "model generate layout inversion compression designs",
     "data filling optim parallel board owned stored cluster checkpoint foreign foreign_nets sharing guard diagnosis"

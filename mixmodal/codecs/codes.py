@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mixmodal.codecs import frozen
+from mixmodal.healing import healed
 from mixmodal.sequence import Grid, raster
 
 
@@ -72,7 +73,8 @@ class Codec(nn.Module):
 
     def decode(self, values: np.ndarray, grid: Grid, part: Any) -> Any:
         """The part with the array that the tokenizer makes of these codes, cut to the part's own size."""
-        return part.with_array(self.nets.pictures(self.nets.from_codes(values, (*grid.size, self.nets.vector))))
+        made = self.nets.pictures(self.nets.from_codes(values, (*grid.size, self.nets.vector)))
+        return part.with_array(healed(made, part))
 
     def fields(self, grid: Grid) -> dict[str, np.ndarray]:
         """What a position embeds."""

@@ -10,6 +10,7 @@ from torch import nn
 
 from mixmodal.codecs import frozen
 from mixmodal.config import options
+from mixmodal.healing import healed
 from mixmodal.kinds import kind_of
 from mixmodal.sequence import Grid
 
@@ -59,7 +60,8 @@ class Codec(nn.Module):
 
     def decode(self, values: np.ndarray, grid: Grid, part: Any) -> Any:
         """The part with the array that the autoencoder makes of these vectors, cut to the part's own size."""
-        return part.with_array(self.nets.pictures(self.inner.decode(values, grid, Vectors()).values))
+        made = self.nets.pictures(self.inner.decode(values, grid, Vectors()).values)
+        return part.with_array(healed(made, part))
 
     def cells(self, extent: tuple[int, int, int]) -> tuple[int, int, int]:
         """How many positions cover frames, rows and columns of `extent`."""

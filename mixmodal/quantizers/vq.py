@@ -106,14 +106,18 @@ class VQ(Quantizer):
         self.book.copy_(F.normalize(book) if config.unit else book)
 
     def _some(self, z_ND: Tensor, number: int, ranks: Any) -> Tensor:
-        """So many of the vectors of the last step, each rank's in turn; the same ones whenever this step is done."""
+        """So many of the vectors that all ranks saw in the last step; the same ones whenever this step is done."""
+        counts = [count for (count,) in ranks.told([len(z_ND)])]
+        rng = torch.Generator().manual_seed(int(self.steps))
+        at = torch.randint(sum(counts), (number,), generator=rng) - sum(counts[: ranks.rank])
+        noise = torch.randn(number, self.config.width, generator=rng)
+        here, z_ND = (at >= 0) & (at < len(z_ND)), z_ND.cpu()
         out = torch.zeros(number, self.config.width)
-        if len(z_ND):
-            rng = torch.Generator().manual_seed(int(self.steps))
-            at = torch.randint(len(z_ND), (number,), generator=rng)
-            picked = z_ND.cpu()[at] + torch.randn(number, z_ND.shape[1], generator=rng) * 1e-3 * float(z_ND.std())
-            out[ranks.rank :: ranks.count] = picked[ranks.rank :: ranks.count]
-        return ranks.total(out.to(self.book.device))
+        out[here] = z_ND[at[here]]
+        moments = torch.stack([z_ND.double().sum(), z_ND.double().square().sum()]).float()
+        mean, square = ranks.total(moments.to(self.book.device)) / (sum(counts) * self.config.width)
+        spread = (square - mean.square()).clamp(min=0).sqrt()
+        return ranks.total(out.to(self.book.device)) + 1e-3 * spread * noise.to(self.book.device)
 
 
 def _kept(values: Tensor) -> nn.Parameter:
