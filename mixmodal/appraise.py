@@ -7,15 +7,13 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from PIL import Image as Picture
 
 from mixmodal.api import Loaded, load
 from mixmodal.checkpoint import checkpoints, home_step
-from mixmodal.data import make_source
 from mixmodal.judge.costs import sampling_cost
-from mixmodal.judge.suites import Exam, bits_per_byte, examine
-from mixmodal.parts import Document, Image, Text
+from mixmodal.judge.suites import Exam, bits_per_byte, examine, questions
+from mixmodal.parts import Document, Image
 from mixmodal.stored import Stored
 from mixmodal.train import read_metrics
 
@@ -51,8 +49,8 @@ def judged(comparison: Comparison, folder: Path, chosen: dict[str, Any], show: b
     told: dict[str, Any] = {"tuned": chosen, "scores": _asked(comparison, loaded, settings, TEST, n=comparison.n)}
     if not _draws(loaded):
         return told
-    documents, told["samples"] = _questions(comparison, loaded, SHOWN), []
-    exam = _exam(comparison, loaded, settings, TEST, SHOWN)
+    exam, told["samples"] = _exam(comparison, loaded, settings, TEST, SHOWN), []
+    documents = questions(comparison.suite, exam)
     told["sampling"] = sampling_cost(exam, documents[:PRICED])
     if show:
         told["samples"] = [
@@ -93,7 +91,9 @@ def _draws(loaded: Loaded) -> bool:
 
 
 def _drawn(scores: dict[str, Any]) -> float:
-    """How well pictures are drawn, as one number: exact ones, and what is right of the others."""
+    """How well pictures are drawn, as one number: exact ones, and what is right of the others; or how near they are."""
+    if "text_to_image.exact" not in scores:
+        return -scores["text_to_image.frechet"]
     found = [score["value"] for name, score in scores.items() if name.startswith("text_to_image.") and "value" in score]
     exact = scores["text_to_image.exact"]["value"]
     return exact + sum(found) / len(found)
@@ -115,22 +115,6 @@ def _put(loaded: Loaded, folder: Path, step: int, weights: str) -> None:
         stored.add(file)
     own = loaded.model.state_dict()
     loaded.model.load_state_dict({name: stored[name] if name in stored else own[name] for name in own})
-
-
-def _questions(comparison: Comparison, loaded: Loaded, n: int) -> list[Document]:
-    """Documents that end in a picture to draw, the same for every arm."""
-    exam = Exam(loaded.model, loaded.about)
-    world = make_source({**exam.source(comparison.suite), **_plain(comparison.options), "split": "heldout"})
-    rng, documents = np.random.default_rng([TEST, 5]), []
-    while len(documents) < n:
-        thing = world.draw(rng, "heldout")
-        prompt = world.caption(thing)
-        documents.append(Document((Text(prompt), Image(world.render(thing)))))
-    return documents
-
-
-def _plain(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if name != "splits"}
 
 
 def _shown(document: Document, made: Document) -> dict[str, str]:

@@ -44,7 +44,7 @@ class Audit:
         from mixmodal.data.opening import described
         from mixmodal.judge.audit import audit
 
-        spec = described(self.data, **_options(self.set))
+        spec = described(self.data, **options(self.set))
         source = make_source({"split": "heldout", **spec} if _splits(spec) else spec)
         drawn = Mixture([(source, 1)], self.seed).preview(self.n if source.size is None else min(self.n, source.size))
         models = {}
@@ -86,7 +86,8 @@ class Audit:
         return train(replace(chosen, sources={"squares": squares}, valid={}, minutes=self.minutes), folder)
 
 
-def _options(settings: tuple[str, ...]) -> dict[str, Any]:
+def options(settings: tuple[str, ...]) -> dict[str, Any]:
+    """Settings of data, key=value, as a mapping; values are read as JSON, else as text."""
     out: dict[str, Any] = {}
     for setting in settings:
         key, equals, raw = setting.partition("=")

@@ -23,6 +23,10 @@ class Compare:
     """Seeds of the trainings; those of the comparison, or 0 1 2, unless given."""
     suite: str = "scenes"
     """For recipes: what they are asked."""
+    data: str = ""
+    """Other pictures for every arm: what `mixmodal data check` takes, or a world: scenes, glyphs, digits."""
+    data_set: tuple[str, ...] = ()
+    """Options of that data as key=value, for example size=32 level=two."""
     n: int = 0
     """How many questions of each kind; those of the comparison, or 200, unless given."""
     out: Path | None = None
@@ -66,6 +70,7 @@ class Compare:
         from dataclasses import replace
 
         from mixmodal import comparisons
+        from mixmodal.cli_audit import options
         from mixmodal.compare import Comparison
         from mixmodal.config import override
         from mixmodal.recipes import recipe, recipes
@@ -81,5 +86,7 @@ class Compare:
                 budget={kind: float(amount or "nan")},
                 suite=self.suite,
             )
+        if self.data:
+            chosen = comparisons.on_data(chosen, self.data, options(self.data_set))
         arms = {label: override(arm, self.set) for label, arm in chosen.arms.items()}
         return replace(chosen, arms=arms, seeds=self.seeds or chosen.seeds, n=self.n or chosen.n)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from mixmodal.chain import stands_on
 from mixmodal.compare import Comparison
 from mixmodal.config import Recipe, unknown
+from mixmodal.data import options_of, source_class
+from mixmodal.data.opening import WORLDS, described
 from mixmodal.designs import fuyu, llava, lossless, showo, small_trunk, transfusion
+from mixmodal.judge.suites import suites
 from mixmodal.recipes import recipe
 
 BUDGET = {"flops": 2.5e13}  # about 500 steps of the lossless design, some six minutes of one core
@@ -134,7 +139,7 @@ def two_pictures() -> Comparison:
 
 def known() -> dict[str, Callable[[], Comparison]]:
     """Every comparison by name, in the order of lines."""
-    aside = (known, named)
+    aside = (known, named, on_data)
     own = (f for f in globals().values() if inspect.isfunction(f) and f.__module__ == __name__)
     return {f.__name__: f for f in own if f not in aside and not f.__name__.startswith("_")}
 
@@ -147,6 +152,46 @@ def named(name: str) -> Comparison:
     if name not in known():
         raise ValueError(unknown(f"comparison or recipe {name!r}", name, known()))
     return known()[name]()
+
+
+def on_data(whole: Comparison, data: str, options: Mapping[str, Any]) -> Comparison:
+    """The same arms on other pictures: a world, named data, or what lies at a path; a part of it is held out.
+
+    Raises:  ValueError or FileNotFoundError where no reader takes it.
+    """
+    spec = described(data, **options)
+    fields = options_of(source_class(spec["kind"]))
+    if data not in WORLDS and "size" in (fields or ()):
+        spec = {"size": 32, **spec}
+    if fields is None or "split" in fields:
+        shown, held = spec, {**spec, "split": "heldout" if data in WORLDS else "valid"}
+    else:
+        shown = {"kind": "parted", "of": spec}
+        held = {**shown, "split": "heldout"}
+    look = {**shown, "tasks": {"look": 1.0}} if data in WORLDS else shown
+    longest = max(arm.length for arm in whole.arms.values())
+    exact = data in suites()
+    return replace(
+        whole,
+        name=f"{whole.name}_on_{Path(data).stem}",
+        arms={label: _shown(arm, shown) for label, arm in whole.arms.items()},
+        nets={name: _shown(net, look, longest) for name, net in _standing(whole).items()},
+        suite=data if exact else "likeness",
+        options=dict(HELDOUT) if exact else {"source": held},
+    )
+
+
+def _standing(whole: Comparison) -> dict[str, Recipe]:
+    names = dict.fromkeys(name for arm in whole.arms.values() for name in stands_on(arm))
+    return {name: whole.nets.get(name) or recipe(name) for name in names}
+
+
+def _shown(arm: Recipe, spec: Mapping[str, Any], length: int = 0) -> Recipe:
+    """A recipe whose pictures are of another source; its prose stays."""
+    prose = {name: kept for name, kept in arm.sources.items() if kept.get("kind") == "prose"}
+    share = 1 - sum(kept.get("share", 1.0) for kept in prose.values())
+    sources = {"data": {**spec, "share": share}, **prose}
+    return replace(arm, sources=sources, valid={}, prompts=(), length=max(arm.length, length))
 
 
 def _with_prose(arm: Recipe) -> Recipe:

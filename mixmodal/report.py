@@ -48,10 +48,12 @@ NAMES = {
     "two_pictures.changed": "what changed",
     "two_pictures.same": "the same?",
     "two_pictures.which": "which has more",
+    "text_to_image.frechet": "pictures, distance",
+    "image_to_text.bits_per_byte": "captions, bits a byte",
     "text.bits_per_byte": "prose, bits a byte",
 }
-LOWER = ("text.bits_per_byte",)  # the less the better
-DRAWN = "text_to_image.exact"
+LOWER = ("text_to_image.frechet", "image_to_text.bits_per_byte", "text.bits_per_byte")  # the less the better
+DRAWN = {"text_to_image.exact": "exact pictures", "text_to_image.frechet": "distance of pictures from true ones"}
 
 
 def page(result: dict[str, Any]) -> str:
@@ -163,43 +165,48 @@ def _charts(result: dict[str, Any], inks: dict[str, str]) -> str:
     drawing = {label: arm for label, arm in result["arms"].items() if arm.get("curve")}
     if not drawing:
         return ""
+    drawn = next(name for name in DRAWN if name in next(iter(drawing.values()))["scores"])
 
     def lines(of: str, across: Callable[[dict], float]) -> dict[str, list[tuple[float, dict]]]:
-        return {label: [(across(point), point["scores"][DRAWN]) for point in arm[of]] for label, arm in drawing.items()}
+        return {label: [(across(p), p["scores"][drawn]) for p in arm[of]] for label, arm in drawing.items()}
 
     charts = [
-        chart(lines("curve", lambda p: p["flops"] / 1e12), inks, "TFLOPs of training"),
-        chart(lines("curve", lambda p: p["seconds"] / 60), inks, "minutes of training"),
-        chart(lines("evaluations", lambda p: p["steps"]), inks, "steps sampled", log=True),
-        chart(lines("evaluations", lambda p: p["flops"] / 1e9), inks, "GFLOPs a picture", log=True),
+        chart(lines("curve", lambda p: p["flops"] / 1e12), inks, ("TFLOPs of training", DRAWN[drawn])),
+        chart(lines("curve", lambda p: p["seconds"] / 60), inks, ("minutes of training", DRAWN[drawn])),
+        chart(lines("evaluations", lambda p: p["steps"]), inks, ("steps sampled", DRAWN[drawn]), log=True),
+        chart(lines("evaluations", lambda p: p["flops"] / 1e9), inks, ("GFLOPs a picture", DRAWN[drawn]), log=True),
     ]
     legend = "".join(f"<span>{_name(label, inks)}</span>" for label in drawing)
     return (
-        f'<h2>Exact pictures over cost</h2><div class="legend">{legend}</div>'
+        f'<h2>Quality over cost</h2><div class="legend">{legend}</div>'
         f'<div class="charts">{"".join(charts)}</div>'
         '<p class="dim">Lines are means over the seeds, pale dots each seed. A point before the end is of a training'
         " whose rates have not fallen yet.</p>"
     )
 
 
-def chart(lines: dict[str, list[tuple[float, dict]]], inks: dict[str, str], x_name: str, log: bool = False) -> str:
-    """Shares over a cost as a picture in SVG; `log` puts costs apart by their ratio."""
+def chart(
+    lines: dict[str, list[tuple[float, dict]]], inks: dict[str, str], names: tuple[str, str], log: bool = False
+) -> str:
+    """Scores over a cost as a picture in SVG; `names` are of cost and score, `log` puts costs apart by their ratio."""
     width, height, left, bottom, top = 360, 250, 42, 206, 22
     bend = math.log2 if log else float
     xs = [bend(x) for points in lines.values() for x, _ in points]
     low, high = (min(xs) if log else 0.0), max(xs)
+    scores = [score for points in lines.values() for _, score in points]
+    shares = all("low" in score for score in scores)
+    most = 1.0 if shares else max(value for score in scores for value in score["seeds"]) or 1.0
 
-    def at(x: float, share: float) -> tuple[float, float]:
+    def at(x: float, score: float) -> tuple[float, float]:
         across = (bend(x) - low) / ((high - low) or 1)
-        return left + across * (width - left - 14), bottom - share * (bottom - top)
+        return left + across * (width - left - 14), bottom - score / most * (bottom - top)
 
-    parts = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="share of exact pictures over {x_name}">']
+    parts = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{names[1]} over {names[0]}">']
     for share in (0, 0.25, 0.5, 0.75, 1):
-        y = at(2**low if log else low, share)[1]
+        y = at(2**low if log else low, share * most)[1]
+        told = f"{share:.0%}" if shares else f"{share * most:.3g}"
         parts.append(f'<line x1="{left}" x2="{width - 14}" y1="{y:.1f}" y2="{y:.1f}" stroke="#e4e4e8"/>')
-        parts.append(
-            f'<text x="{left - 6}" y="{y + 4:.1f}" font-size="11" text-anchor="end" fill="#666">{share:.0%}</text>'
-        )
+        parts.append(f'<text x="{left - 6}" y="{y + 4:.1f}" font-size="11" text-anchor="end" fill="#666">{told}</text>')
     for number in range(5):
         bent = low + (high - low) * number / 4
         value = 2**bent if log else bent
@@ -209,9 +216,9 @@ def chart(lines: dict[str, list[tuple[float, dict]]], inks: dict[str, str], x_na
         )
     parts.append(
         f'<text x="{(left + width) / 2}" y="{height - 8}" font-size="12" text-anchor="middle" fill="#333">'
-        f"{x_name}</text>"
+        f"{names[0]}</text>"
     )
-    parts.append(f'<text x="{left}" y="12" font-size="12" fill="#333">exact pictures</text>')
+    parts.append(f'<text x="{left}" y="12" font-size="12" fill="#333">{names[1]}</text>')
     for label, points in lines.items():
         for x, score in points:
             for value in score["seeds"]:

@@ -85,7 +85,7 @@ def frechet(made_ND: Tensor, true_ND: Tensor) -> float:
     Source:  Dowson & Landau 1982; Heusel et al. 2017 (arXiv:1706.08500). With which features must be told beside it.
     """
     made_ND, true_ND = made_ND.double(), true_ND.double()
-    one, other = torch.cov(made_ND.T), torch.cov(true_ND.T)
+    one, other = (torch.cov(of_ND.T).reshape(of_ND.shape[1], -1) for of_ND in (made_ND, true_ND))
     values, vectors = torch.linalg.eigh(one)
     root = vectors * values.clamp(min=0).sqrt() @ vectors.T
     shared = torch.linalg.eigvalsh(root @ other @ root).clamp(min=0).sqrt().sum()

@@ -60,7 +60,7 @@ def validate(run: Run, recipe: Recipe) -> dict[str, float | dict[str, float] | d
                 total = totals.setdefault(f"{name}.{loss}", [0.0, 0.0])
                 total[0] += float(pair[0])
                 total[1] += float(pair[1])
-            if hasattr(stream.objective, "levels"):
+            if stream.role != "read" and hasattr(stream.objective, "levels"):
                 at = hidden[slots.predict_at]
                 found = torch.stack(stream.objective.levels(stream.codec, at, slots.predict))
                 levels[name] = [found + levels[name][0]] if name in levels else [found]

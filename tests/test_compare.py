@@ -7,17 +7,23 @@ import shutil
 from dataclasses import replace
 
 import pytest
+import torch
+from PIL import Image
 
 from mixmodal import comparisons
 from mixmodal.collect import collected
 from mixmodal.compare import TWIN, Comparison, begin, do, home, planned, smoke, stages
 from mixmodal.config import TrunkConfig, from_json, to_json
+from mixmodal.data import make_mixture, make_source
+from mixmodal.data.parted import Parted
 from mixmodal.designs import lossless
+from mixmodal.judge import costs, suites
 from mixmodal.judge.costs import sampling_cost, step_cost
 from mixmodal.judge.intervals import over_seeds, rate
 from mixmodal.judge.suites import Exam
 from mixmodal.recipes import recipe
 from mixmodal.report import chart, page
+from mixmodal.similarity import frechet
 
 TRUNK = TrunkConfig(width=32, depth=1, heads=2, kv_heads=2, head_size=16, mlp_width=32)
 
@@ -31,7 +37,7 @@ def tiny(**more) -> Comparison:
     }
     kept = {
         "budget": {"steps": 4},
-        "seeds": (0, 1),
+        "seeds": (0,),
         "n": 2,
         "few": 2,
         "guidances": (1.0, 2.0),
@@ -62,7 +68,10 @@ def untimed(result):
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     out = tmp_path_factory.mktemp("compare") / "tiny"
-    return out, finished(tiny(), out)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(suites, "PROSE_DOCUMENTS", 4)
+        patch.setattr(costs, "BATCHES", 2)
+        yield out, finished(tiny(), out)
 
 
 def test_a_comparison_tells_every_score_and_cost_of_every_arm(done):
@@ -71,7 +80,7 @@ def test_a_comparison_tells_every_score_and_cost_of_every_arm(done):
     for label in ("eights", "sixteens"):
         arm = result["arms"][label]
         score = arm["scores"]["text_to_image.exact"]
-        assert score["low"] <= score["value"] <= score["high"] and len(score["seeds"]) == 2
+        assert score["low"] <= score["value"] <= score["high"] and len(score["seeds"]) == 1
         assert [point["step"] for point in arm["curve"]] == [2, 4]
         assert arm["curve"][1]["flops"] == pytest.approx(2 * arm["curve"][0]["flops"])
         assert [entry["steps"] for entry in arm["evaluations"]] == [1, 2]
@@ -86,7 +95,7 @@ def test_what_is_done_is_not_done_again_and_what_is_lost_comes_back_the_same(don
     out, result = done
     again = tmp_path / "again"
     shutil.copytree(out, again)
-    shutil.rmtree(home(again, "eights", 1))  # a run, and with it its training
+    shutil.rmtree(home(again, "eights", 0))  # a run, and with it its training
     (home(again, "sixteens", 0) / "scores.json").unlink()
     kept = (home(again, "sixteens", 0) / "trained.json").stat().st_mtime_ns
     assert untimed(finished(tiny(), again)) == untimed(result)
@@ -164,9 +173,46 @@ def test_the_interval_over_seeds_is_never_narrower_than_that_of_the_answers():
 
 
 def test_a_chart_draws_each_seed_and_the_mean():
-    score = {"value": 0.5, "seeds": [0.4, 0.6]}
-    drawn = chart({"a": [(1.0, score), (2.0, score)]}, {"a": "#000"}, "cost", log=True)
+    score = {"value": 0.5, "low": 0.4, "high": 0.6, "seeds": [0.4, 0.6]}
+    drawn = chart({"a": [(1.0, score), (2.0, score)]}, {"a": "#000"}, ("cost", "score"), log=True)
     assert drawn.count("<circle") == 4 and drawn.count("<polyline") == 1
+
+
+@pytest.mark.parametrize("data", ["glyphs", "emoji"])
+def test_a_comparison_goes_onto_other_data(data, tmp_path):
+    from mixmodal.data.opening import WORLDS
+
+    if data not in WORLDS:
+        for number in range(20):
+            Image.new("RGB", (32, 32), (number * 10, 0, 0)).save(tmp_path / f"{number}.png")
+            (tmp_path / f"{number}.txt").write_text(f"red number {number}", "utf8")
+    moved = comparisons.on_data(tiny(), data if data in WORLDS else str(tmp_path), {})
+    assert moved.suite == (data if data in WORLDS else "likeness")
+    for arm in moved.arms.values():
+        made = make_mixture(arm.sources, 0).preview(6)
+        assert any(part.medium == "image" for document in made for part in document.parts)
+    if data in WORLDS:
+        return
+    train, held = (
+        make_source({k: v for k, v in s.items() if k != "share"})
+        for s in (arm.sources["data"], moved.options["source"])
+    )
+    assert train.size + held.size == 20 and held.size > 0
+
+
+def test_a_source_in_two_parts_loses_nothing_and_shares_nothing():
+    whole = make_source({"kind": "prose"})
+    train, held = (Parted({"kind": "prose"}, split) for split in ("train", "heldout"))
+    assert sorted(train.numbers + held.numbers) == list(range(whole.size)) and len(held.numbers) == whole.size // 10
+    with pytest.raises(ValueError, match="endless"):
+        Parted({"kind": "scenes"})
+
+
+def test_two_sets_that_are_alike_lie_nearer_than_two_that_are_not():
+    one, other = torch.randn(400, 3), torch.randn(400, 3)
+    assert frechet(one, one) == pytest.approx(0, abs=1e-6)
+    assert frechet(one, other) < 0.2 < frechet(one, other + 2)
+    assert frechet(torch.randn(4000, 1), 3 * torch.randn(4000, 1) + 1) == pytest.approx(1 + 4, rel=0.1)
 
 
 def test_an_unknown_comparison_is_refused_with_the_nearest():

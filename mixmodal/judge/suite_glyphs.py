@@ -51,6 +51,15 @@ def examine(exam: Exam) -> dict[str, Any]:
     return scores
 
 
+def questions(exam: Exam) -> list[Document]:
+    """Documents that end in a word to write."""
+    spec = {**exam.source("glyphs"), **exam.options}
+    spec.pop("splits", None)
+    world, rng = make_source({**spec, "split": "heldout"}), np.random.default_rng([exam.seed, 5])
+    drawn = [world.draw(rng, "heldout") for _ in range(exam.n)]
+    return [Document((Text(world.caption(thing)), Image(world.render(thing)))) for thing in drawn]
+
+
 def _written(exam: Exam, asked: list[Document], words: list[str], name: str) -> dict[str, Any]:
     """How the words in the pictures that the model makes are read."""
     drawn = [read(made.parts[-1].pixels) for made in exam.answers(asked)]

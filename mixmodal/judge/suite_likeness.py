@@ -28,12 +28,8 @@ def examine(exam: Exam) -> dict[str, Any]:
              those of equal n alone.
     Raises:  ValueError where the data has no documents of either kind.
     """
-    if "source" not in exam.options:
-        raise ValueError("the suite likeness wants its data: give the option source, as a recipe has its sources")
-    mixture = Mixture([(make_source(exam.options["source"]), 1)], exam.seed)
-    found = mixture.preview(exam.n * TRIES)
-    drawn = [d for d in found if isinstance(d.parts[-1], Image) and len(d.parts) > 1][: exam.n]
-    told = [d for d in found if isinstance(d.parts[-1], Text) and isinstance(d.parts[0], Image)][: exam.n]
+    drawn = questions(exam)
+    told = [d for d in _documents(exam) if isinstance(d.parts[-1], Text) and isinstance(d.parts[0], Image)][: exam.n]
     if not drawn and not told:
         raise ValueError("no document ends in a picture, or in words about one: take data with captions")
     scores: dict[str, Any] = {"features": f"random convolutions, seed {SEED}"}
@@ -45,6 +41,17 @@ def examine(exam: Exam) -> dict[str, Any]:
     if told and exam.makes(Text.medium):
         scores["image_to_text.bits_per_byte"] = _bits(exam, told)
     return scores
+
+
+def questions(exam: Exam) -> list[Document]:
+    """Documents that end in a picture to draw, by what is said before."""
+    return [d for d in _documents(exam) if isinstance(d.parts[-1], Image) and len(d.parts) > 1][: exam.n]
+
+
+def _documents(exam: Exam) -> list[Document]:
+    if "source" not in exam.options:
+        raise ValueError("the suite likeness wants its data: give the option source, as a recipe has its sources")
+    return Mixture([(make_source(exam.options["source"]), 1)], exam.seed).preview(exam.n * TRIES)
 
 
 @torch.inference_mode()

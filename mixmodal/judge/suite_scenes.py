@@ -49,6 +49,15 @@ def examine(exam: Exam) -> dict[str, Any]:
     return scores
 
 
+def questions(exam: Exam) -> list[Document]:
+    """Documents that end in a scene to draw."""
+    spec = {**exam.source("scenes"), **exam.options}
+    spec.pop("splits", None)
+    world, rng = make_source({**spec, "split": "heldout"}), np.random.default_rng([exam.seed, 5])
+    drawn = [world.draw(rng, "heldout") for _ in range(exam.n)]
+    return [Document((Text(world.caption(thing)), Image(world.render(thing)))) for thing in drawn]
+
+
 def _drawn(exam: Exam, captions: list[str], pictures: list[np.ndarray], level: str, prefix: str) -> dict[str, Any]:
     """The rates of pictures drawn for these sentences."""
     asked = [Document((Text(caption), Image(picture))) for caption, picture in zip(captions, pictures, strict=True)]

@@ -79,7 +79,7 @@ def examine(suite: str, exam: Exam) -> dict[str, Any]:
     if suite not in suites():
         raise ValueError(unknown(f"suite {suite!r}", suite, suites()))
     began = time.perf_counter()
-    scores = importlib.import_module(f"mixmodal.judge.suite_{suite}").examine(exam)
+    scores = _module(suite).examine(exam)
     if not exam.only:
         scores["text.bits_per_byte"] = bits_per_byte(exam)
     return {
@@ -90,6 +90,15 @@ def examine(suite: str, exam: Exam) -> dict[str, Any]:
         "seconds": round(time.perf_counter() - began, 1),
         "settings": {key: getattr(exam.settings, key) for key in exam.settings.__dataclass_fields__},
     }
+
+
+def questions(suite: str, exam: Exam) -> list[Document]:
+    """`exam.n` held-out documents of a suite that end in a picture to be drawn: the same for every model."""
+    return _module(suite).questions(exam)
+
+
+def _module(suite: str) -> Any:
+    return importlib.import_module(f"mixmodal.judge.suite_{suite}")
 
 
 @torch.inference_mode()
