@@ -16,6 +16,7 @@ from mixmodal.compare import TWIN, Comparison, begin_again, home, planned
 from mixmodal.judge.intervals import over_seeds
 
 PACKAGE = Path(__file__).parent
+RATES = (0.25, 0.5)  # of exact pictures, to which the cost is told
 
 
 def collected(out: Path) -> dict[str, Any]:
@@ -112,7 +113,23 @@ def _arm(comparison: Comparison, plan: dict[str, Any], out: Path, label: str) ->
             }
             for point in zip(*(run["curve"] for run in told), strict=False)
         ]
+        arm["to_rate"] = {f"{rate:.0%}": reached(arm["curve"], rate) for rate in RATES}
     return arm
+
+
+def reached(curve: list[dict[str, Any]], rate: float) -> dict[str, float] | None:
+    """FLOPs and seconds after which so many pictures are exact, on a line between points; None where they never are.
+
+    The first point lies at no cost and a rate of 0.
+    """
+    before = {"flops": 0.0, "seconds": 0.0, "rate": 0.0}
+    for point in curve:
+        now = {**point, "rate": point["scores"].get("text_to_image.exact", {}).get("value", 0.0)}
+        if now["rate"] >= rate:
+            share = (rate - before["rate"]) / (now["rate"] - before["rate"])
+            return {name: before[name] + share * (now[name] - before[name]) for name in ("flops", "seconds")}
+        before = now
+    return None
 
 
 def _over(comparison: Comparison, runs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def page(result: dict[str, Any]) -> str:
 <p class="dim">FLOPs are counted as the runs multiply, encoding and tokenizers included; time and seconds are of this
 machine, memory is the most that the process of a training held. Guidance and weights were tuned on other questions than
 those told here.</p>
-{_charts(result, inks)}{_samples(result, inks)}
+{_to_rates(result, inks)}{_charts(result, inks)}{_samples(result, inks)}
 <h2>What made this</h2><div class="wide"><table>{made}</table></div></body></html>"""
 
 
@@ -148,6 +148,19 @@ def _costs_row(label: str, arm: dict[str, Any], inks: dict[str, str]) -> str:
         f"{tuned['guidance']:g}{averaged}" if tuned else "–",
     ]
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+
+
+def _to_rates(result: dict[str, Any], inks: dict[str, str]) -> str:
+    """What it takes to draw so many pictures right, where any arm does."""
+    found = {label: arm["to_rate"] for label, arm in result["arms"].items() if any(arm.get("to_rate", {}).values())}
+    if not found:
+        return ""
+    rates = list(next(iter(found.values())))
+    rows = []
+    for label, arm in found.items():
+        cells = [f"{_flops(c['flops'])}, {duration(c['seconds'])}" if (c := arm[rate]) else "–" for rate in rates]
+        rows.append(f"<tr><td>{_name(label, inks)}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
+    return f"<h2>Training until so many pictures are exact</h2>{_table(('arm', *rates), rows)}"
 
 
 def _flops(count: float) -> str:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from mixmodal import comparisons
-from mixmodal.collect import collected
+from mixmodal.collect import collected, reached
 from mixmodal.compare import TWIN, Comparison, begin, do, home, planned, smoke, stages
 from mixmodal.config import TrunkConfig, from_json, to_json
 from mixmodal.data import make_mixture, make_source
@@ -170,6 +170,13 @@ def test_the_interval_over_seeds_is_never_narrower_than_that_of_the_answers():
     apart = [rate([True] * k + [False] * (100 - k)) for k in (20, 50, 80)]
     wide = over_seeds(apart)
     assert wide["value"] == pytest.approx(0.5) and wide["low"] == 0.0 and wide["high"] == 1.0
+
+
+def test_the_cost_of_a_rate_lies_between_the_points_around_it():
+    points = [(1.0, 0.0), (2.0, 0.2), (3.0, 0.6), (4.0, 0.4)]
+    curve = [{"flops": x, "seconds": 10 * x, "scores": {"text_to_image.exact": {"value": y}}} for x, y in points]
+    assert reached(curve, 0.4) == {"flops": pytest.approx(2.5), "seconds": pytest.approx(25.0)}
+    assert reached(curve, 0.7) is None
 
 
 def test_a_chart_draws_each_seed_and_the_mean():
