@@ -11,6 +11,7 @@ import math
 import multiprocessing
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -298,12 +299,20 @@ def work(out: Path, piece: Piece, threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
+    threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
     log = log_of(out, piece)
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "a", encoding="utf8") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())
     do(out, piece)
+
+
+def _leave_with(parent: int) -> None:
+    """End this process when the one that started it is gone: the next would do the same piece beside it."""
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os._exit(1)
 
 
 def do(out: Path, piece: Piece) -> None:
