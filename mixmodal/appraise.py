@@ -18,7 +18,7 @@ from mixmodal.stored import Stored
 from mixmodal.train import read_metrics
 
 if TYPE_CHECKING:
-    from mixmodal.compare import Comparison
+    from mixmodal.plan import Comparison
 
 TEST, TUNING = 0, 1_000  # seeds of the questions: those that scores are told of are never tuned on
 SHOWN = 8

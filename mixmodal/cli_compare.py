@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
+
+if TYPE_CHECKING:
+    from mixmodal.plan import Comparison
 
 
 @dataclass
@@ -16,7 +21,7 @@ class Compare:
     """
 
     names: Positional[tuple[str, ...]] = ()
-    """A comparison of the package, or the recipes to compare."""
+    """A comparison of the package, or the recipes to compare, or designs, for their recipes on scenes."""
     budget: str = "steps=500"
     """For recipes: what each may spend, as steps=, tokens=, flops= or minutes= (tokenizers counted in the last two)."""
     seeds: tuple[int, ...] = ()
@@ -45,7 +50,8 @@ class Compare:
         from mixmodal import comparisons
         from mixmodal.checkpoint import write_json, write_text
         from mixmodal.collect import collected
-        from mixmodal.compare import begin, estimate, planned, run, smoke
+        from mixmodal.compare import run
+        from mixmodal.plan import begin, estimate, planned, smoke
         from mixmodal.report import page
 
         if not self.names:
@@ -57,8 +63,9 @@ class Compare:
         if self.smoke:
             chosen = smoke(chosen)
         if self.dry_run:
-            begin(chosen, out)
-            print("\n".join(estimate(chosen, planned(chosen, out), self.jobs or 1)))
+            with TemporaryDirectory() as aside:
+                begin(chosen, Path(aside))
+                print("\n".join(estimate(chosen, planned(chosen, Path(aside)), self.jobs or 1)))
             return
         run(chosen, out, jobs=self.jobs)
         result = collected(out)
@@ -66,24 +73,28 @@ class Compare:
         write_text(out / "index.html", page(result))
         print(f"the page: {out / 'index.html'}   the numbers: {out / 'result.json'}")
 
-    def _chosen(self):
+    def _chosen(self) -> Comparison:
         from dataclasses import replace
 
         from mixmodal import comparisons
         from mixmodal.cli_audit import options
-        from mixmodal.compare import Comparison
-        from mixmodal.config import override
+        from mixmodal.config import override, unknown
+        from mixmodal.judge.suites import suites
+        from mixmodal.plan import Comparison, budget
         from mixmodal.recipes import recipe, recipes
 
-        if len(self.names) == 1 and self.names[0] not in recipes():
+        found = {name: f"{name}_two" if f"{name}_two" in recipes() else name for name in self.names}
+        if len(found) == 1 and not set(found.values()) <= set(recipes()):
             chosen = comparisons.named(self.names[0])
         else:
-            kind, _, amount = self.budget.partition("=")
+            if self.suite not in suites():
+                raise ValueError(unknown(f"suite {self.suite!r}", self.suite, suites()))
+            several = f"{', '.join(self.names[:-1])} or {self.names[-1]}: which is better?"
             chosen = Comparison(
                 name="_".join(self.names),
-                question=f"{', '.join(self.names[:-1])} or {self.names[-1]}?",
-                arms={name: recipe(name) for name in self.names},
-                budget={kind: float(amount or "nan")},
+                question=several if len(self.names) > 1 else f"How good is {self.names[0]}?",
+                arms={name: recipe(known) for name, known in found.items()},
+                budget=budget(self.budget),
                 suite=self.suite,
             )
         if self.data:

@@ -12,8 +12,8 @@ from typing import Any
 
 from mixmodal import config as values
 from mixmodal.chain import stands_on
-from mixmodal.compare import TWIN, Comparison, begin_again, home, planned
 from mixmodal.judge.intervals import over_seeds
+from mixmodal.plan import TWIN, Comparison, comparison_in, home, planned
 
 PACKAGE = Path(__file__).parent
 RATES = (0.25, 0.5)  # of exact pictures, to which the cost is told
@@ -24,7 +24,8 @@ def collected(out: Path) -> dict[str, Any]:
 
     Raises:  FileNotFoundError if a piece of it is not done.
     """
-    comparison, plan = begin_again(out), planned(begin_again(out), out)
+    comparison = comparison_in(out)
+    plan = planned(comparison, out)
     arms = {label: _arm(comparison, plan["arms"][label], out, label) for label in comparison.arms}
     if plan["twin"]:
         arms[TWIN] = _arm(comparison, plan["twin"], out, TWIN)

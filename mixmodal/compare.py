@@ -14,53 +14,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from mixmodal import config as values
-from mixmodal.chain import standing, stands_on, untrained
+from mixmodal.chain import standing, stands_on
 from mixmodal.checkpoint import write_json
-from mixmodal.compute import duration, fast_dtype, measured_peak
 from mixmodal.config import Recipe
+from mixmodal.plan import TWIN, Comparison, begin, comparison_in, estimate, home, planned, twin_of
 from mixmodal.recipes import recipe as known_recipe
-
-BUDGETS = ("steps", "tokens", "flops", "minutes")
-TWIN = "text_alone"  # the arm that reads and writes the same prose, and nothing else
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A question to trained models.
-
-    `arms` are recipes by label, `nets` recipes that these may stand on ("recipe:NAME"), before those of the package.
-    Units:   `budget` is one of steps, tokens (positions), flops (of training and of what an arm stands on) or minutes,
-             for each arm; `n` questions of each kind, `few` where guidance is tuned and curves are drawn; `guidances`
-             are those tried, `evaluations` the numbers of steps sampled with, `points` the models of a training judged.
-    """
-
-    name: str
-    question: str
-    arms: dict[str, Recipe]
-    budget: dict[str, float]
-    nets: dict[str, Recipe] = field(default_factory=dict)
-    seeds: tuple[int, ...] = (0, 1, 2)
-    suite: str = "scenes"
-    options: dict[str, Any] = field(default_factory=dict)
-    n: int = 200
-    few: int = 60
-    guidances: tuple[float, ...] = (1.0, 2.0, 4.0)
-    evaluations: tuple[int, ...] = (2, 4, 8, 16, 32)
-    points: int = 4
-    twin: bool = True
-
-    def __post_init__(self) -> None:
-        if len(self.budget) != 1 or next(iter(self.budget)) not in BUDGETS:
-            raise ValueError(f"budget is {self.budget}: give one of {', '.join(BUDGETS)}, for example steps=500")
-        if TWIN in self.arms or not self.arms:
-            raise ValueError(f"arms are {sorted(self.arms)}: want at least one, and none called {TWIN!r}")
 
 
 @dataclass(frozen=True)
@@ -71,41 +36,6 @@ class Piece:
     label: str
     seed: int
     file: Path
-
-
-def smoke(whole: Comparison) -> Comparison:
-    """The same comparison in miniature: three arms, two seeds, a few steps, a few questions."""
-    arms = {label: replace(arm, compile=False, rows=4) for label, arm in list(whole.arms.items())[:3]}
-    named = {name for arm in arms.values() for name in stands_on(arm)}
-    nets = {name: replace(whole.nets.get(name) or known_recipe(name), steps=4, every=4, rows=8) for name in named}
-    return replace(
-        whole,
-        arms=arms,
-        nets=nets,
-        budget={"steps": 4},
-        seeds=(0, 1),
-        n=4,
-        few=4,
-        guidances=(1.0, 2.0),
-        evaluations=(2, 4),
-        points=2,
-    )
-
-
-def begin(comparison: Comparison, out: Path) -> Comparison:
-    """The comparison that lies in `out`, put there unless it is.
-
-    Raises:  ValueError if another lies there.
-    """
-    file = out / "comparison.json"
-    if file.exists():
-        kept = values.from_json(Comparison, json.loads(file.read_text(encoding="utf8")), "comparison")
-        if values.to_json(kept) != values.to_json(comparison):
-            raise ValueError(f"{out} holds another comparison, {kept.name!r} with other settings: take another --out")
-        return kept
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(file, values.to_json(comparison))
-    return comparison
 
 
 def run(comparison: Comparison, out: Path, *, jobs: int = 0, say: Callable[[str], None] = print) -> None:
@@ -148,97 +78,8 @@ def stages(comparison: Comparison, out: Path) -> Iterator[list[Piece]]:
     yield [Piece("judge", a, s, home(out, a, s) / "scores.json") for s in comparison.seeds for a in labels]
 
 
-def home(out: Path, label: str, seed: int) -> Path:
-    """The folder of one run."""
-    return out / f"seed_{seed}" / label
-
-
 def _has_twin(comparison: Comparison, out: Path) -> bool:
     return bool(planned(comparison, out).get("twin"))
-
-
-def planned(comparison: Comparison, out: Path) -> dict[str, Any]:
-    """Steps and costs of every arm, counted once and kept in `out`."""
-    from mixmodal.judge.costs import step_cost
-
-    file = out / "plan.json"
-    if file.exists():
-        return json.loads(file.read_text(encoding="utf8"))
-    arms, nets = {}, {}
-    for label, arm in comparison.arms.items():
-        for name in stands_on(arm):
-            if name not in nets:
-                inner = comparison.nets.get(name) or known_recipe(name)
-                nets[name] = step_cost(inner).flops * inner.steps
-        cost = step_cost(untrained(arm, comparison.nets))
-        before = sum(nets[name] for name in stands_on(arm))
-        arms[label] = {
-            "flops_a_step": cost.flops,
-            "flops_of_nets": before,
-            "text_share": cost.text_share,
-            "parameters": cost.parameters,
-            "positions": arm.rows * arm.length,
-            "steps": _steps(comparison.budget, arm, cost.flops, before, label),
-        }
-    plan: dict[str, Any] = {"arms": arms, "nets": nets, "twin": {}}
-    if comparison.twin and (twin := _twin(next(iter(comparison.arms.values())))) is not None:
-        first, cost = next(iter(arms.values())), step_cost(twin)
-        flops = first["flops_a_step"] * first["steps"] * first["text_share"]
-        plan["twin"] = {
-            "flops_a_step": cost.flops,
-            "flops_of_nets": 0,
-            "text_share": 1.0,
-            "parameters": cost.parameters,
-            "positions": twin.rows * twin.length,
-            "steps": max(1, round(flops / cost.flops)),
-        }
-    write_json(file, plan)
-    return plan
-
-
-def _steps(budget: dict[str, float], arm: Recipe, flops: float, before: float, label: str) -> int:
-    """The steps that a budget allows; under minutes, a guess until they have been taken."""
-    ((kind, amount),) = budget.items()
-    if kind == "steps":
-        return int(amount)
-    if kind == "tokens":
-        return max(1, round(amount / (arm.rows * arm.length)))
-    if kind == "flops":
-        if amount <= before:
-            raise ValueError(
-                f"the budget of {amount:.3g} FLOPs is spent before {label} begins: what it stands on takes {before:.3g}"
-            )
-        return max(1, round((amount - before) / flops))
-    return max(1, round(amount * 60 * 0.3 * measured_peak(fast_dtype()) / flops))
-
-
-def _twin(arm: Recipe) -> Recipe | None:
-    """The recipe of the arm's prose alone, on the same trunk; None where it learns none."""
-    prose = {name: spec for name, spec in arm.sources.items() if spec.get("kind") in ("prose", "file")}
-    if not prose:
-        return None
-    speaker = arm.model.speaker
-    alone = replace(arm.model, streams={speaker: arm.model.streams[speaker]})
-    return replace(arm, name=TWIN, model=alone, sources=prose, valid={}, prompts=())
-
-
-def estimate(comparison: Comparison, plan: dict[str, Any], jobs: int) -> list[str]:
-    """What it will cost, for people."""
-    peak, lines, total = measured_peak(fast_dtype()), [], 0.0
-    for label, arm in (*plan["arms"].items(), *([(TWIN, plan["twin"])] if plan["twin"] else [])):
-        flops = arm["flops_a_step"] * arm["steps"] + arm["flops_of_nets"]
-        total += flops * len(comparison.seeds)
-        lines.append(
-            f"{label:24} {arm['parameters'] / 1e6:6.2f} M parameters, {arm['steps']:6,} steps,"
-            f" {flops / 1e12:8.2f} TFLOPs"
-            + (f", {arm['flops_of_nets'] / flops:.0%} of them for what it stands on" if arm["flops_of_nets"] else "")
-        )
-    seconds = total / (0.3 * peak)
-    lines.append(
-        f"{len(comparison.seeds)} seeds: {total / 1e12:,.0f} TFLOPs of training, about {duration(seconds)} at 30 % of"
-        f" this machine's speed, and judging besides; {jobs} at a time"
-    )
-    return lines
 
 
 def _work_off(left: list[Piece], out: Path, jobs: int, threads: int, title: str) -> None:
@@ -319,7 +160,7 @@ def do(out: Path, piece: Piece) -> None:
     """Do one piece, and write its file."""
     from mixmodal import appraise
 
-    comparison = begin_again(out)
+    comparison = comparison_in(out)
     piece.file.parent.mkdir(parents=True, exist_ok=True)
     if piece.kind in ("net", "train"):
         _train(comparison, out, piece)
@@ -332,18 +173,13 @@ def do(out: Path, piece: Piece) -> None:
         write_json(piece.file, appraise.judged(comparison, home(out, piece.label, piece.seed), chosen, show))
 
 
-def begin_again(out: Path) -> Comparison:
-    """The comparison that lies in `out`."""
-    return values.from_json(Comparison, json.loads((out / "comparison.json").read_text(encoding="utf8")), "comparison")
-
-
 def recipe_of(comparison: Comparison, out: Path, label: str, seed: int) -> Recipe:
     """The recipe of one run, with its budget, its seed, and what it stands on trained."""
     plan = planned(comparison, out)
     if label == TWIN:
         other = next(iter(comparison.arms))
         words = home(out, other, seed) / "model" / "tokenizer.json"
-        found, steps = _twin(comparison.arms[other]), plan["twin"]["steps"]
+        found, steps = twin_of(comparison.arms[other]), plan["twin"]["steps"]
         found = replace(found, tokenizer=str(words))
     else:
         found, steps = comparison.arms[label], plan["arms"][label]["steps"]

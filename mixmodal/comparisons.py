@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from mixmodal.chain import stands_on
-from mixmodal.compare import Comparison
 from mixmodal.config import Recipe, unknown
 from mixmodal.data import options_of, source_class
 from mixmodal.data.opening import WORLDS, described
 from mixmodal.designs import fuyu, llava, lossless, showo, small_trunk, transfusion
 from mixmodal.judge.suites import suites
+from mixmodal.plan import Comparison
 from mixmodal.recipes import recipe
 
 BUDGET = {"flops": 2.5e13}  # about 500 steps of the lossless design, some six minutes of one core

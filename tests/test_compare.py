@@ -12,7 +12,7 @@ from PIL import Image
 
 from mixmodal import comparisons
 from mixmodal.collect import collected, reached
-from mixmodal.compare import TWIN, Comparison, begin, do, home, planned, smoke, stages
+from mixmodal.compare import do, stages
 from mixmodal.config import TrunkConfig, from_json, to_json
 from mixmodal.data import make_mixture, make_source
 from mixmodal.data.parted import Parted
@@ -21,6 +21,7 @@ from mixmodal.judge import costs, suites
 from mixmodal.judge.costs import sampling_cost, step_cost
 from mixmodal.judge.intervals import over_seeds, rate
 from mixmodal.judge.suites import Exam
+from mixmodal.plan import TWIN, Comparison, begin, budget, home, planned, smoke
 from mixmodal.recipes import recipe
 from mixmodal.report import chart, page
 from mixmodal.similarity import frechet
@@ -130,6 +131,25 @@ def test_a_comparison_goes_through_json_unchanged():
 def test_a_budget_is_one_of_four_kinds(budget):
     with pytest.raises(ValueError, match="give one of steps, tokens, flops, minutes"):
         tiny(budget=budget)
+
+
+def test_a_budget_is_typed_as_kind_and_amount():
+    assert budget("flops=2.5e13") == {"flops": 2.5e13}
+    for told in ("steps", "steps=many"):
+        with pytest.raises(ValueError, match="as steps=500"):
+            budget(told)
+    with pytest.raises(ValueError, match="more than nothing"):
+        tiny(budget={"steps": 0})
+
+
+def test_designs_are_compared_by_name():
+    from mixmodal.cli_compare import Compare
+
+    chosen = Compare(("showo", "llada_two"), budget="tokens=1000", n=7)._chosen()
+    assert [arm.name for arm in chosen.arms.values()] == ["showo_two", "llada_two"] and chosen.n == 7
+    assert Compare(("roads",), seeds=(5,))._chosen().seeds == (5,)
+    with pytest.raises(ValueError, match="did you mean scenes"):
+        Compare(("showo",), suite="scene")._chosen()
 
 
 def test_equal_flops_give_the_dearer_arm_fewer_steps(tmp_path):

@@ -27,7 +27,7 @@ FLOORS = (
     "data filling optim parallel board owned stored cluster checkpoint foreign foreign_nets sharing guard diagnosis"
     " watch prepare step train compute memory track clock",
     "judge",
-    "recipes chain api compare comparisons appraise collect report cli cli_audit cli_compare cli_data cli_doctor"
+    "recipes chain api plan compare comparisons appraise collect report cli cli_audit cli_compare cli_data cli_doctor"
     " cli_draw cli_share curves doctor demo serve __main__ __init__",
 )
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names.split()}
