@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ class Piece:
 def run(comparison: Comparison, out: Path, *, jobs: int = 0, say: Callable[[str], None] = print) -> None:
     """All that is still to do, `jobs` pieces at a time, each with its share of the cores.
 
-    Raises:  ValueError that says which piece failed, with the end of its log.
+    Raises:  ValueError that says which piece failed, with the end of its log; or if another process is at it.
     """
     import torch
 
@@ -50,13 +51,31 @@ def run(comparison: Comparison, out: Path, *, jobs: int = 0, say: Callable[[str]
         jobs or (1 if torch.cuda.is_available() else cores), max(1, len(comparison.arms) * len(comparison.seeds))
     )
     begin(comparison, out)
-    plan = planned(comparison, out)
-    for line in estimate(comparison, plan, jobs):
-        say(line)
-    for number, stage in enumerate(stages(comparison, out), 1):
-        left = [piece for piece in stage if not piece.file.exists()]
-        if left:
-            _work_off(left, out, jobs, max(1, cores // jobs), f"{number}/4 {stage[0].kind}")
+    with _alone(out):
+        plan = planned(comparison, out)
+        for line in estimate(comparison, plan, jobs):
+            say(line)
+        for number, stage in enumerate(stages(comparison, out), 1):
+            left = [piece for piece in stage if not piece.file.exists()]
+            if left:
+                _work_off(left, out, jobs, max(1, cores // jobs), f"{number}/4 {stage[0].kind}")
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """No other process compares in this folder meanwhile, where the system can tell.
+
+    Raises:  ValueError if one does.
+    """
+    with open(out / "lock", "w", encoding="utf8") as file:
+        with suppress(ImportError):
+            import fcntl
+
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise ValueError(f"another process compares in {out}: let it end, or take another --out") from None
+        yield
 
 
 def stages(comparison: Comparison, out: Path) -> Iterator[list[Piece]]:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from mixmodal import comparisons
 from mixmodal.collect import collected, reached
-from mixmodal.compare import do, stages
+from mixmodal.compare import _alone, do, stages
 from mixmodal.config import TrunkConfig, from_json, to_json
 from mixmodal.data import make_mixture, make_source
 from mixmodal.data.parted import Parted
@@ -131,6 +131,14 @@ def test_a_comparison_goes_through_json_unchanged():
 def test_a_budget_is_one_of_four_kinds(budget):
     with pytest.raises(ValueError, match="give one of steps, tokens, flops, minutes"):
         tiny(budget=budget)
+
+
+def test_two_processes_do_not_compare_in_one_folder(tmp_path):
+    with _alone(tmp_path):
+        with pytest.raises(ValueError, match="another process compares"), _alone(tmp_path):
+            pass
+    with _alone(tmp_path):
+        pass
 
 
 def test_a_budget_is_typed_as_kind_and_amount():
