@@ -28,6 +28,8 @@ from mixmodal.config import Recipe
 from mixmodal.plan import TWIN, Comparison, begin, comparison_in, estimate, home, planned, twin_of
 from mixmodal.recipes import recipe as known_recipe
 
+EVERY = 5.0  # seconds, after which it is told again how far each piece is
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -104,7 +106,7 @@ def _has_twin(comparison: Comparison, out: Path) -> bool:
 def _work_off(left: list[Piece], out: Path, jobs: int, threads: int, title: str) -> None:
     """Run the pieces, each in a process of its own, so that its memory is its own."""
     spawned = multiprocessing.get_context("spawn")
-    waiting, running = list(left), {}
+    waiting, running, shown = list(left), {}, 0.0
     with tqdm(total=len(left), desc=title, unit="piece") as bar:
         try:
             while waiting or running:
@@ -118,7 +120,9 @@ def _work_off(left: list[Piece], out: Path, jobs: int, threads: int, title: str)
                     if process.exitcode or not piece.file.exists():
                         raise ValueError(_failure(out, piece, process.exitcode))
                     bar.update()
-                bar.set_postfix_str(", ".join(f"{p.label} {p.seed}{_at(out, p)}" for p in running.values()))
+                if time.monotonic() > shown + EVERY:
+                    bar.set_postfix_str(", ".join(f"{p.label} {p.seed}{_at(out, p)}" for p in running.values()))
+                    shown = time.monotonic()
                 time.sleep(0.2)
         finally:
             for process in running:
