@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,16 +12,17 @@ from PIL import Image as Picture
 
 from mixmodal.api import Loaded, load
 from mixmodal.checkpoint import checkpoints, home_step
+from mixmodal.data.opening import WORLDS
 from mixmodal.judge.costs import sampling_cost
 from mixmodal.judge.suites import Exam, bits_per_byte, examine, questions
-from mixmodal.parts import Document, Image
+from mixmodal.parts import Document, Image, Text
 from mixmodal.stored import Stored
 from mixmodal.train import read_metrics
 
 if TYPE_CHECKING:
     from mixmodal.plan import Comparison
 
-TEST, TUNING = 0, 1_000  # seeds of the questions: those that scores are told of are never tuned on
+TEST, TUNING = 0, 1_001  # seeds of the questions: those that scores are told of are never tuned on
 SHOWN = 8
 PRICED = 4  # pictures by which the price of one is measured
 
@@ -40,42 +42,42 @@ def tuned(comparison: Comparison, folder: Path) -> dict[str, Any]:
 
 
 def judged(comparison: Comparison, folder: Path, chosen: dict[str, Any], show: bool) -> dict[str, Any]:
-    """All that is told of one run; where `show`, what it draws and writes too."""
-    loaded = load(folder)
+    """All that is told of one run; where `show`, what it draws too."""
+    loaded, medium = load(folder), Image.medium
     weights, settings = chosen.get("weights", "weights"), {"guidance": chosen.get("guidance")}
     _put(loaded, folder, _last(folder), weights)
-    if all(stream.medium != Image.medium for stream in loaded.model.streams.values()):
+    if all(stream.medium != medium for stream in loaded.model.streams.values()):
         return {"tuned": {}, "scores": {"text.bits_per_byte": bits_per_byte(Exam(loaded.model, loaded.about))}}
     told: dict[str, Any] = {"tuned": chosen, "scores": _asked(comparison, loaded, settings, TEST, n=comparison.n)}
-    if not _draws(loaded):
-        return told
-    exam, told["samples"] = _exam(comparison, loaded, settings, TEST, SHOWN), []
-    documents = questions(comparison.suite, exam)
-    told["sampling"] = sampling_cost(exam, documents[:PRICED])
-    if show:
-        told["samples"] = [
-            _shown(document, made) for document, made in zip(documents, exam.answers(documents), strict=True)
-        ]
-    told["evaluations"] = [
-        {
-            "steps": steps,
-            **sampling_cost(_exam(comparison, loaded, settings | {"steps": steps}, TEST, 1), documents[:1]),
-        }
-        | {"scores": _asked(comparison, loaded, settings | {"steps": steps}, TEST, Image.medium)}
-        for steps in comparison.evaluations
-    ]
+    if _draws(loaded):
+        exam = _exam(comparison, loaded, settings, TEST, SHOWN)
+        documents = questions(comparison.suite, exam)
+        told["sampling"] = sampling_cost(exam, documents[:PRICED])
+        made = exam.answers(documents) if show else []
+        told["samples"] = [_shown(*pair) for pair in zip(documents, made, strict=False)]
+        told["evaluations"] = []
+        for steps in comparison.evaluations:
+            some = settings | {"steps": steps}
+            price = sampling_cost(_exam(comparison, loaded, some, TEST, 1), documents[:1])
+            told["evaluations"].append(
+                {"steps": steps, **price, "scores": _asked(comparison, loaded, some, TEST, medium)}
+            )
     seconds = {line["step"]: line["seconds"] for line in read_metrics(folder) if "seconds" in line}
     told["curve"] = []
-    for step in map(home_step, checkpoints(folder)):
+    for step in _planned(folder):
         _put(loaded, folder, step, weights)
-        scores = _asked(comparison, loaded, settings, TEST, Image.medium)
-        told["curve"].append({"step": step, "seconds": seconds.get(step), "scores": scores})
+        scores = _asked(comparison, loaded, settings, TEST, medium if _draws(loaded) else "")
+        told["curve"].append({"step": step, "seconds": seconds[step], "scores": scores})
     return told
 
 
 def _exam(comparison: Comparison, loaded: Loaded, settings: dict[str, Any], seed: int, n: int, only: str = "") -> Exam:
-    chosen = loaded.settings(**settings)
-    return Exam(loaded.model, loaded.about, n, seed, chosen, loaded.dtype, dict(comparison.options), only=only)
+    chosen, about = loaded.settings(**settings), {"sources": next(iter(comparison.arms.values())).sources}
+    shared = {}  # all are asked what the first arm has learned
+    if comparison.suite in WORLDS:
+        shared = {key: v for key, v in Exam(loaded.model, about).source(comparison.suite).items() if key != "kind"}
+    options = {**shared, **comparison.options}
+    return Exam(loaded.model, loaded.about, n, seed, chosen, loaded.dtype, options, only=only)
 
 
 def _asked(
@@ -103,6 +105,13 @@ def _last(folder: Path) -> int:
     return home_step(checkpoints(folder)[-1])
 
 
+def _planned(folder: Path) -> list[int]:
+    """The steps of the checkpoints that were planned: not of those where a run was stopped."""
+    every = json.loads((folder / "recipe.json").read_text(encoding="utf8"))["every"]
+    found = [home_step(home) for home in checkpoints(folder)]
+    return [step for step in found if step % every == 0 or step == found[-1]]
+
+
 def _weights(folder: Path) -> list[str]:
     names = [file.name.partition(".")[0] for file in checkpoints(folder)[-1].glob("*.safetensors")]
     return [name for name in ("weights", "average") if name in names]
@@ -120,4 +129,5 @@ def _put(loaded: Loaded, folder: Path, step: int, weights: str) -> None:
 def _shown(document: Document, made: Document) -> dict[str, str]:
     held = io.BytesIO()
     Picture.fromarray(made.parts[-1].pixels).save(held, "PNG")
-    return {"prompt": document.parts[0].text, "png": base64.b64encode(held.getvalue()).decode()}
+    prompt = next((part.text for part in document.parts if isinstance(part, Text)), "")
+    return {"prompt": prompt, "png": base64.b64encode(held.getvalue()).decode()}

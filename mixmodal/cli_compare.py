@@ -22,12 +22,13 @@ class Compare:
 
     names: Positional[tuple[str, ...]] = ()
     """A comparison of the package, or the recipes to compare, or designs, for their recipes on scenes."""
-    budget: str = "steps=500"
-    """For recipes: what each may spend, as steps=, tokens=, flops= or minutes= (tokenizers counted in the last two)."""
+    budget: str = ""
+    """What each may spend, as steps=, tokens=, flops= or minutes= (tokenizers counted in the last two); that of the
+    comparison, or steps=500, unless given."""
     seeds: tuple[int, ...] = ()
     """Seeds of the trainings; those of the comparison, or 0 1 2, unless given."""
-    suite: str = "scenes"
-    """For recipes: what they are asked."""
+    suite: str = ""
+    """What they are asked; that of the comparison, or scenes, unless given."""
     data: str = ""
     """Other pictures for every arm: what `mixmodal data check` takes, or a world: scenes, glyphs, digits."""
     data_set: tuple[str, ...] = ()
@@ -87,16 +88,18 @@ class Compare:
         if len(found) == 1 and not set(found.values()) <= set(recipes()):
             chosen = comparisons.named(self.names[0])
         else:
-            if self.suite not in suites():
-                raise ValueError(unknown(f"suite {self.suite!r}", self.suite, suites()))
             several = f"{', '.join(self.names[:-1])} or {self.names[-1]}: which is better?"
             chosen = Comparison(
                 name="_".join(self.names),
                 question=several if len(self.names) > 1 else f"How good is {self.names[0]}?",
                 arms={name: recipe(known) for name, known in found.items()},
-                budget=budget(self.budget),
-                suite=self.suite,
+                budget={"steps": 500},
             )
+        if self.suite and self.suite not in suites():
+            raise ValueError(unknown(f"suite {self.suite!r}", self.suite, suites()))
+        chosen = replace(chosen, suite=self.suite or chosen.suite)
+        if self.budget:
+            chosen = replace(chosen, budget=budget(self.budget))
         if self.data:
             chosen = comparisons.on_data(chosen, self.data, options(self.data_set))
         arms = {label: override(arm, self.set) for label, arm in chosen.arms.items()}

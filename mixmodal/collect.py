@@ -12,10 +12,9 @@ from typing import Any
 
 from mixmodal import config as values
 from mixmodal.chain import stands_on
-from mixmodal.judge.intervals import over_seeds
+from mixmodal.judge.intervals import half_width, over_seeds
 from mixmodal.plan import TWIN, Comparison, comparison_in, home, planned
 
-PACKAGE = Path(__file__).parent
 RATES = (0.25, 0.5)  # of exact pictures, to which the cost is told
 
 
@@ -39,23 +38,19 @@ def collected(out: Path) -> dict[str, Any]:
         "n": comparison.n,
         "few": comparison.few,
         "arms": arms,
-        "fingerprint": fingerprint(comparison),
+        "fingerprint": fingerprint(comparison, arms, plan["data"]),
     }
 
 
-def fingerprint(comparison: Comparison) -> dict[str, str]:
+def fingerprint(comparison: Comparison, arms: dict[str, Any], data: str) -> dict[str, str]:
     """What made the numbers: code, settings and data by their digests, versions, the machine."""
     import torch
 
-    code = hashlib.sha256()
-    for file in sorted(PACKAGE.rglob("*.py")):
-        code.update(file.relative_to(PACKAGE).as_posix().encode() + file.read_bytes())
     settings = json.dumps(values.to_json(comparison), sort_keys=True)
-    data = json.dumps([values.to_json(arm.sources) for arm in comparison.arms.values()], sort_keys=True)
     return {
-        "code": code.hexdigest()[:16],
+        "code": ", ".join(sorted({code for arm in arms.values() for code in arm["code"]})),
         "settings": hashlib.sha256(settings.encode()).hexdigest()[:16],
-        "data": hashlib.sha256(data.encode()).hexdigest()[:16],
+        "data": f"{data}, of the first documents of each source",
         "python": platform.python_version(),
         "torch": torch.__version__,
         "machine": f"{_processor()}, {os.cpu_count()} cores",
@@ -78,6 +73,8 @@ def _arm(comparison: Comparison, plan: dict[str, Any], out: Path, label: str) ->
     )
     names = stands_on(comparison.arms[label]) if label in comparison.arms else []
     nets = [[_read(out / f"seed_{s}" / name / "trained.json") for name in names] for s in comparison.seeds]
+    if any(run["steps"] != trained[0]["steps"] for run in trained) and "minutes" not in comparison.budget:
+        raise ValueError(f"the trainings of {label} took {[run['steps'] for run in trained]} steps: want as many each")
     flops = [plan["flops_a_step"] * run["steps"] + plan["flops_of_nets"] for run in trained]
     arm: dict[str, Any] = {
         "recipe": comparison.arms[label].name if label in comparison.arms else label,
@@ -88,13 +85,14 @@ def _arm(comparison: Comparison, plan: dict[str, Any], out: Path, label: str) ->
         "flops_of_nets": plan["flops_of_nets"],
         "seconds": [run["seconds"] + sum(n["seconds"] for n in on) for run, on in zip(trained, nets, strict=True)],
         "seconds_of_nets": [sum(n["seconds"] for n in on) for on in nets],
+        "code": sorted({run["code"] for run in (*told, *trained)}),
         "memory": max(run["memory"] for run in trained),
         "tuned": told[0]["tuned"],
         "scores": _over(comparison, [run["scores"] for run in told]),
         "sampling": _means([run["sampling"] for run in told if "sampling" in run]),
         "samples": told[0].get("samples", []),
     }
-    if "curve" in told[0]:
+    if "evaluations" in told[0]:
         arm["evaluations"] = [
             {
                 "steps": entry[0]["steps"],
@@ -103,27 +101,29 @@ def _arm(comparison: Comparison, plan: dict[str, Any], out: Path, label: str) ->
             }
             for entry in zip(*(run["evaluations"] for run in told), strict=True)
         ]
+    if "curve" in told[0]:
         arm["curve"] = [
             {
                 "step": point[0]["step"],
-                "flops": plan["flops_a_step"] * point[0]["step"] + plan["flops_of_nets"],
+                "flops": plan["flops_a_step"] * _mean([e["step"] for e in point]) + plan["flops_of_nets"],
                 "seconds": _mean(
                     [e["seconds"] + sum(n["seconds"] for n in on) for e, on in zip(point, nets, strict=True)]
                 ),
                 "scores": _over(comparison, [e["scores"] for e in point]),
             }
-            for point in zip(*(run["curve"] for run in told), strict=False)
+            for point in zip(*(run["curve"] for run in told), strict=True)
         ]
-        arm["to_rate"] = {f"{rate:.0%}": reached(arm["curve"], rate) for rate in RATES}
+        begun = {"flops": plan["flops_of_nets"], "seconds": _mean(arm["seconds_of_nets"])}
+        arm["to_rate"] = {f"{rate:.0%}": reached(arm["curve"], rate, begun) for rate in RATES}
     return arm
 
 
-def reached(curve: list[dict[str, Any]], rate: float) -> dict[str, float] | None:
+def reached(curve: list[dict[str, Any]], rate: float, begun: dict[str, float]) -> dict[str, float] | None:
     """FLOPs and seconds after which so many pictures are exact, on a line between points; None where they never are.
 
-    The first point lies at no cost and a rate of 0.
+    The first point lies at a rate of 0 and what was spent when the training began.
     """
-    before = {"flops": 0.0, "seconds": 0.0, "rate": 0.0}
+    before = {**begun, "rate": 0.0}
     for point in curve:
         now = {**point, "rate": point["scores"].get("text_to_image.exact", {}).get("value", 0.0)}
         if now["rate"] >= rate:
@@ -141,7 +141,7 @@ def _over(comparison: Comparison, runs: list[dict[str, Any]]) -> dict[str, Any]:
         if isinstance(first, dict) and "low" in first:
             out[name] = over_seeds(found) | {"seeds": [rate["value"] for rate in found]}
         elif isinstance(first, float):
-            out[name] = {"value": _mean(found), "seeds": found}
+            out[name] = {"value": _mean(found), "half": half_width(found), "seeds": found}
     return out
 
 

@@ -25,9 +25,10 @@ from mixmodal import config as values
 from mixmodal.chain import standing, stands_on
 from mixmodal.checkpoint import write_json
 from mixmodal.config import Recipe
-from mixmodal.plan import TWIN, Comparison, begin, comparison_in, estimate, home, planned, twin_of
-from mixmodal.recipes import recipe as known_recipe
+from mixmodal.judge.costs import code, peak_memory
+from mixmodal.plan import TWIN, Comparison, begin, comparison_in, estimate, home, net_of, planned, twin_of
 
+STOPS = 20  # checkpoints besides, of where it was stopped
 EVERY = 5.0  # seconds, after which it is told again how far each piece is
 
 
@@ -112,7 +113,7 @@ def _work_off(left: list[Piece], out: Path, jobs: int, threads: int, title: str)
             while waiting or running:
                 while waiting and len(running) < jobs:
                     piece = waiting.pop(0)
-                    process = spawned.Process(target=work, args=(out, piece, threads))
+                    process = spawned.Process(target=work, args=(out, piece, threads, os.getpid()))
                     process.start()
                     running[process] = piece
                 for process in [p for p in running if not p.is_alive()]:
@@ -158,12 +159,12 @@ def _failure(out: Path, piece: Piece, code: int | None) -> str:
     return "\n  ".join([f"{piece.kind} of {piece.label}, seed {piece.seed}, ended with {code}; {log} ends with:", *end])
 
 
-def work(out: Path, piece: Piece, threads: int) -> None:
-    """Do one piece in this process, which tells of it in a log of its own."""
+def work(out: Path, piece: Piece, threads: int, parent: int) -> None:
+    """Do one piece in this process, which tells of it in a log of its own, and ends with its parent."""
+    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
     import torch
 
     torch.set_num_threads(threads)
-    threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
     log = log_of(out, piece)
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "a", encoding="utf8") as file:
@@ -193,21 +194,25 @@ def do(out: Path, piece: Piece) -> None:
         tuned = out / "tuned" / f"{piece.label}.json"
         chosen = json.loads(tuned.read_text(encoding="utf8")) if tuned.exists() else {}
         show = piece.seed == comparison.seeds[0]
-        write_json(piece.file, appraise.judged(comparison, home(out, piece.label, piece.seed), chosen, show))
+        write_json(
+            piece.file, appraise.judged(comparison, home(out, piece.label, piece.seed), chosen, show) | {"code": code()}
+        )
 
 
 def recipe_of(comparison: Comparison, out: Path, label: str, seed: int) -> Recipe:
     """The recipe of one run, with its budget, its seed, and what it stands on trained."""
     plan = planned(comparison, out)
     if label == TWIN:
-        other = next(iter(comparison.arms))
-        words = home(out, other, seed) / "model" / "tokenizer.json"
-        found, steps = twin_of(comparison.arms[other]), plan["twin"]["steps"]
-        found = replace(found, tokenizer=str(words))
+        other, found = twin_of(comparison)
+        arm, told, own = plan["arms"][other], _told(home(out, other, seed)), plan["twin"]
+        steps = round(arm["flops_a_step"] * told["steps"] * arm["text_share"] / own["flops_a_step"])
+        warmup = min(found.optim.warmup, steps // 5)
+        words = str(home(out, other, seed) / "model" / "tokenizer.json")
+        found = replace(found, tokenizer=words, minutes=0.0, optim=replace(found.optim, warmup=warmup))
     else:
-        found, steps = comparison.arms[label], plan["arms"][label]["steps"]
-        names = stands_on(found)
-        found = standing(found, home(out, label, seed), _seeded(comparison, names, seed))
+        own, found = plan["arms"][label], comparison.arms[label]
+        steps, names = own["steps"], stands_on(found)
+        found = standing(found, home(out, label, seed), _seeded(comparison, plan, names, seed))
         if minutes := comparison.budget.get("minutes", 0):
             spent = sum(_told(out / f"seed_{seed}" / name)["seconds"] for name in names) / 60
             if spent >= minutes:
@@ -215,15 +220,19 @@ def recipe_of(comparison: Comparison, out: Path, label: str, seed: int) -> Recip
                     f"{minutes:g} minutes are over before {label} begins: what it stands on took {spent:.1f}"
                 )
             found = replace(found, minutes=minutes - spent)
-    if "minutes" not in comparison.budget:
+    timed = found.minutes > 0 and "minutes" in comparison.budget
+    if not timed:
         found = replace(found, minutes=0.0, steps=steps)
+    shape = {"rows": own["rows"], "length": own["length"]}
     # judged when all are trained, and not in between
-    judged_later = {"valid": {}, "prompts": (), "every": math.ceil(steps / comparison.points)}
-    return replace(found, seed=seed, keep=comparison.points + 1, **judged_later)
+    every = 100 * steps if timed else math.ceil(steps / comparison.points)  # by the clock nobody knows the steps
+    kept = comparison.points + STOPS
+    return replace(found, seed=seed, keep=kept, valid={}, prompts=(), every=every, **shape)
 
 
-def _seeded(comparison: Comparison, names: list[str], seed: int) -> dict[str, Recipe]:
-    return {name: replace(comparison.nets.get(name) or known_recipe(name), seed=seed) for name in names}
+def _seeded(comparison: Comparison, plan: dict[str, Any], names: list[str], seed: int) -> dict[str, Recipe]:
+    shapes = {name: {key: plan["nets"][name][key] for key in ("rows", "length")} for name in names}
+    return {name: replace(net_of(comparison, name), seed=seed, **shapes[name]) for name in names}
 
 
 def _told(folder: Path) -> dict[str, Any]:
@@ -231,12 +240,11 @@ def _told(folder: Path) -> dict[str, Any]:
 
 
 def _train(comparison: Comparison, out: Path, piece: Piece) -> None:
-    from mixmodal.judge.costs import peak_memory
     from mixmodal.train import train
 
     folder = home(out, piece.label, piece.seed)
     if piece.kind == "net":
-        chosen = _seeded(comparison, [piece.label], piece.seed)[piece.label]
+        chosen = _seeded(comparison, planned(comparison, out), [piece.label], piece.seed)[piece.label]
     else:
         chosen = recipe_of(comparison, out, piece.label, piece.seed)
     kept = folder / "recipe.json"
@@ -244,5 +252,5 @@ def _train(comparison: Comparison, out: Path, piece: Piece) -> None:
         chosen = values.from_json(Recipe, json.loads(kept.read_text(encoding="utf8")), "recipe")
     train(chosen, folder, resume=kept.exists())
     about = json.loads((folder / "model" / "config.json").read_text(encoding="utf8"))["about"]
-    told = {"steps": about["steps"], "seconds": about["seconds"], "memory": peak_memory()}
+    told = {"steps": about["steps"], "seconds": about["seconds"], "memory": peak_memory(), "code": code()}
     write_json(piece.file, told)

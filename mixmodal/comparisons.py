@@ -14,7 +14,7 @@ from mixmodal.data import options_of, source_class
 from mixmodal.data.opening import WORLDS, described
 from mixmodal.designs import fuyu, llava, lossless, showo, small_trunk, transfusion
 from mixmodal.judge.suites import suites
-from mixmodal.plan import Comparison
+from mixmodal.plan import Comparison, draws, net_of, tells
 from mixmodal.recipes import recipe
 
 BUDGET = {"flops": 2.5e13}  # about 500 steps of the lossless design, some six minutes of one core
@@ -168,30 +168,38 @@ def on_data(whole: Comparison, data: str, options: Mapping[str, Any]) -> Compari
     else:
         shown = {"kind": "parted", "of": spec}
         held = {**shown, "split": "heldout"}
-    look = {**shown, "tasks": {"look": 1.0}} if data in WORLDS else shown
-    longest = max(arm.length for arm in whole.arms.values())
-    exact = data in suites()
+    if whole.suite == "questions":
+        raise ValueError(f"{whole.name} asks questions about scenes: it cannot go onto other data")
+    tasks, exact = "tasks" in (fields or ()), data in suites()
     return replace(
         whole,
         name=f"{whole.name}_on_{Path(data).stem}",
-        arms={label: _shown(arm, shown) for label, arm in whole.arms.items()},
-        nets={name: _shown(net, look, longest) for name, net in _standing(whole).items()},
+        arms={
+            label: _shown(arm, {**shown, **(_asks(arm, data) if tasks else {})}) for label, arm in whole.arms.items()
+        },
+        nets={
+            name: _shown(net_of(whole, name), {**shown, **({"tasks": {_LOOK.get(data, "draw"): 1.0}} if tasks else {})})
+            for name in dict.fromkeys(name for arm in whole.arms.values() for name in stands_on(arm))
+        },
         suite=data if exact else "likeness",
         options=dict(HELDOUT) if exact else {"source": held},
     )
 
 
-def _standing(whole: Comparison) -> dict[str, Recipe]:
-    names = dict.fromkeys(name for arm in whole.arms.values() for name in stands_on(arm))
-    return {name: whole.nets.get(name) or recipe(name) for name in names}
+_LOOK = {"scenes": "look", "glyphs": "look"}
 
 
-def _shown(arm: Recipe, spec: Mapping[str, Any], length: int = 0) -> Recipe:
+def _asks(arm: Recipe, data: str) -> dict[str, dict[str, float]]:
+    """The tasks of an arm: to draw where it draws, to describe where it writes."""
+    draw, describe = ("write", "read") if data == "glyphs" else ("draw", "describe")
+    return {"tasks": {task: 1.0 for task, does in ((draw, draws(arm)), (describe, tells(arm))) if does}}
+
+
+def _shown(arm: Recipe, spec: Mapping[str, Any]) -> Recipe:
     """A recipe whose pictures are of another source; its prose stays."""
     prose = {name: kept for name, kept in arm.sources.items() if kept.get("kind") == "prose"}
     share = 1 - sum(kept.get("share", 1.0) for kept in prose.values())
-    sources = {"data": {**spec, "share": share}, **prose}
-    return replace(arm, sources=sources, valid={}, prompts=(), length=max(arm.length, length))
+    return replace(arm, sources={"data": {**spec, "share": share}, **prose}, valid={}, prompts=())
 
 
 def _with_prose(arm: Recipe) -> Recipe:

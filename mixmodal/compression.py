@@ -76,7 +76,7 @@ def decompress(model: Model, documents: Several[Document], data: bytes) -> list[
 
 def exact(stream: Stream) -> bool:
     """Whether a stream has an exact law of one number after the other, so that its bits can be told and spent."""
-    return hasattr(stream.head, "logits") and not stream.objective.needs_copy
+    return hasattr(stream.head, "logits") and getattr(stream.objective, "exact", False)
 
 
 class _Coding:

@@ -74,12 +74,15 @@ def cost_of(model: Model, recipe: Recipe, dtype: torch.dtype) -> Cost:
 @torch.no_grad()
 def _at_the_ends(model: Model) -> float:
     """FLOPs of all streams outside the trunk, forward, for one position each, as they run on one."""
+    device = next(model.parameters()).device
     with FlopCounterMode(display=False) as counter:
         for stream in model.streams.values():
             blank = stream.blank()
+            for fields in (blank.embed, blank.predict):
+                fields |= {name: field.to(device) for name, field in fields.items()}
             stream.objective.embed(stream.codec, blank.embed, torch.float32)
             if stream.role != "read":
-                hidden_ND = torch.zeros(1, model.config.trunk.width)
+                hidden_ND = torch.zeros(1, model.config.trunk.width, device=device)
                 stream.objective.losses(stream.codec, stream.head, hidden_ND, blank.predict)
     return counter.get_total_flops()
 

@@ -68,6 +68,10 @@ class TrainedFeatures(Distance):
                 f"objective.nets is {nets!r}: set objective.nets.from to the folder of a trained tokenizer, such as"
                 " `mixmodal train tokenizer_plain` leaves, or to recipe:NAME for one to be trained first"
             )
+        if nets["kind"] != "autoencoder":
+            raise ValueError(
+                f"objective.nets has features of {nets['kind']!r}: take those of an autoencoder trained here"
+            )
         own = {field.name: nets[field.name] for field in fields(NetConfig) if field.name in nets}
         self.encoder, _ = nets_of(options(NetConfig, own, "objective.nets"), 1, 1)
         self.encoder.last = None  # what quantizers take is no feature

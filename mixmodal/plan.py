@@ -16,6 +16,7 @@ from mixmodal.config import Recipe
 from mixmodal.recipes import recipe as known_recipe
 
 BUDGETS = ("steps", "tokens", "flops", "minutes")
+LEAST = 50  # steps of the twin: fewer teach nothing, so then there is none
 TWIN = "text_alone"  # the arm that reads and writes the same prose, and nothing else
 
 
@@ -111,42 +112,84 @@ def home(out: Path, label: str, seed: int) -> Path:
 
 
 def planned(comparison: Comparison, out: Path) -> dict[str, Any]:
-    """Steps and costs of every arm, counted once and kept in `out`."""
-    from mixmodal.judge.costs import step_cost
+    """Steps, rows and costs of every arm, and a digest of the data, counted once and kept in `out`.
+
+    Raises:  ValueError for a suite that has no pictures drawn where arms draw some.
+    """
+    from mixmodal.judge.costs import digest, step_cost
+    from mixmodal.judge.suites import asks_for_pictures
 
     file = out / "plan.json"
     if file.exists():
         return json.loads(file.read_text(encoding="utf8"))
+    if any(map(draws, comparison.arms.values())) and not asks_for_pictures(comparison.suite):
+        raise ValueError(f"the suite {comparison.suite!r} has no pictures drawn, but an arm draws: take another suite")
     arms, nets = {}, {}
     for label, arm in comparison.arms.items():
         for name in stands_on(arm):
             if name not in nets:
-                inner = comparison.nets.get(name) or known_recipe(name)
-                nets[name] = step_cost(inner).flops * inner.steps
-        cost = step_cost(untrained(arm, comparison.nets))
-        before = sum(nets[name] for name in stands_on(arm))
+                inner, shape = _fitted(net_of(comparison, name))
+                nets[name] = {"flops": step_cost(inner).flops * inner.steps, **shape}
+        fitting, shape = _fitted(untrained(arm, comparison.nets))
+        cost, before = step_cost(fitting), sum(nets[name]["flops"] for name in stands_on(arm))
         arms[label] = {
             "flops_a_step": cost.flops,
             "flops_of_nets": before,
             "text_share": cost.text_share,
             "parameters": cost.parameters,
-            "positions": arm.rows * arm.length,
-            "steps": _steps(comparison.budget, arm, cost.flops, before, label),
+            "steps": _steps(comparison.budget, fitting, cost.flops, before, label),
+            **shape,
         }
-    plan: dict[str, Any] = {"arms": arms, "nets": nets, "twin": {}}
-    if comparison.twin and (twin := twin_of(next(iter(comparison.arms.values())))) is not None:
-        first, cost = next(iter(arms.values())), step_cost(twin)
-        flops = first["flops_a_step"] * first["steps"] * first["text_share"]
-        plan["twin"] = {
-            "flops_a_step": cost.flops,
-            "flops_of_nets": 0,
-            "text_share": 1.0,
-            "parameters": cost.parameters,
-            "positions": twin.rows * twin.length,
-            "steps": max(1, round(flops / cost.flops)),
-        }
+    of = [*comparison.arms.values(), *(net_of(comparison, name) for name in nets)]
+    plan: dict[str, Any] = {"arms": arms, "nets": nets, "twin": {}, "data": digest([r.sources for r in of])}
+    if comparison.twin and (found := twin_of(comparison)) is not None:
+        other, twin = found
+        cost = step_cost(twin)
+        steps = arms[other]["flops_a_step"] * arms[other]["steps"] * arms[other]["text_share"] / cost.flops
+        if steps >= LEAST:
+            plan["twin"] = {
+                "of": other,
+                "flops_a_step": cost.flops,
+                "flops_of_nets": 0,
+                "text_share": 1.0,
+                "parameters": cost.parameters,
+                "steps": round(steps),
+                "length": twin.length,
+                "rows": twin.rows,
+            }
     write_json(file, plan)
     return plan
+
+
+def net_of(comparison: Comparison, name: str) -> Recipe:
+    """The recipe of what arms stand on."""
+    return comparison.nets.get(name) or known_recipe(name)
+
+
+def draws(arm: Recipe) -> bool:
+    """Whether an arm learns to make pictures."""
+    return any(s.medium == "image" and s.role != "read" and s.weight > 0 for s in arm.model.streams.values())
+
+
+def tells(arm: Recipe) -> bool:
+    """Whether an arm learns to write text, whatever stream does it."""
+    text = arm.model.streams[arm.model.speaker].medium
+    return any(s.medium == text and s.role != "read" and s.weight > 0 for s in arm.model.streams.values())
+
+
+def writes(arm: Recipe) -> bool:
+    """Whether what speaks in an arm learns to write text itself."""
+    speaker = arm.model.streams[arm.model.speaker]
+    return speaker.role != "read" and speaker.weight > 0
+
+
+def _fitted(arm: Recipe) -> tuple[Recipe, dict[str, int]]:
+    """The arm with rows as long as its documents want, and as many as keep its positions; these two by themselves."""
+    from mixmodal.judge.costs import fitting
+
+    length = fitting(arm)
+    shape = {"length": length, "rows": max(1, round(arm.rows * arm.length / length))}
+    return replace(arm, **shape), shape
 
 
 def _steps(budget: dict[str, float], arm: Recipe, flops: float, before: float, label: str) -> int:
@@ -165,14 +208,15 @@ def _steps(budget: dict[str, float], arm: Recipe, flops: float, before: float, l
     return max(1, round(amount * 60 * 0.3 * measured_peak(fast_dtype()) / flops))
 
 
-def twin_of(arm: Recipe) -> Recipe | None:
-    """The recipe of the arm's prose alone, on the same trunk; None where it learns none."""
-    prose = {name: spec for name, spec in arm.sources.items() if spec.get("kind") in ("prose", "file")}
-    if not prose:
-        return None
-    speaker = arm.model.speaker
-    alone = replace(arm.model, streams={speaker: arm.model.streams[speaker]})
-    return replace(arm, name=TWIN, model=alone, sources=prose, valid={}, prompts=())
+def twin_of(comparison: Comparison) -> tuple[str, Recipe] | None:
+    """The first arm that learns to write prose, and the recipe of its prose alone on its trunk; None for no such."""
+    for label, arm in comparison.arms.items():
+        prose = {name: spec for name, spec in arm.sources.items() if spec.get("kind") in ("prose", "file")}
+        if prose and writes(arm):
+            speaker = arm.model.speaker
+            alone = replace(arm.model, streams={speaker: arm.model.streams[speaker]})
+            return label, replace(arm, name=TWIN, model=alone, sources=prose, valid={}, prompts=())
+    return None
 
 
 def estimate(comparison: Comparison, plan: dict[str, Any], jobs: int) -> list[str]:

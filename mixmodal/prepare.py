@@ -16,6 +16,7 @@ from mixmodal.compute import Cost, cost_of, fast_dtype, keep_freed_memory, measu
 from mixmodal.config import STANDING, Recipe
 from mixmodal.data import make_mixture
 from mixmodal.data.loading import Loader
+from mixmodal.data.mixing import Mixture
 from mixmodal.foreign import adapted
 from mixmodal.kinds import kind_of
 from mixmodal.memory import memory_of
@@ -49,25 +50,9 @@ def prepare(recipe: Recipe, device: str | None = None, ranks: Ranks = ALONE) -> 
     """A run ready to start: codecs completed from the data, model made from the seed, cost counted."""
     keep_freed_memory()
     device = device or ranks.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    mixture = make_mixture(recipe.sources, recipe.seed)
     if recipe.valid:
         make_mixture(recipe.valid, 1)  # what cannot be made is refused now, not at the first checkpoint
-    origin: dict[str, Any] = {}
-    torch.manual_seed(recipe.seed)  # new adapters draw
-    if recipe.start:
-        model, about = from_pretrained(recipe.start)
-        origin = {name: about[name] for name in ORIGIN if name in about}
-        model = adapted(model, recipe.model.trunk)
-        recipe = replace(recipe, model=replace(model.config, streams=_merged(recipe.model, model.config)))
-        started = Model(recipe.model)
-        started.load_state_dict(model.state_dict(), strict=False)  # an objective may learn what it did not before
-        model = started
-    else:
-        recipe, standing, origin = _standing(recipe)
-        recipe = replace(recipe, model=_complete(recipe, mixture))
-        torch.manual_seed(recipe.seed)
-        model = Model(recipe.model)
-        model.load_state_dict(standing, strict=False)
+    recipe, model, mixture, origin = made(recipe)
     dtype = fast_dtype(device) if recipe.precision == "auto" else getattr(torch, recipe.precision)
     loader = Loader(mixture, model, recipe, ranks)
     cost = cost_of(model, recipe, dtype)
@@ -83,6 +68,10 @@ def prepare(recipe: Recipe, device: str | None = None, ranks: Ranks = ALONE) -> 
             f"optim.settle is {recipe.optim.settle:g}, but a model in shards cannot rest in part: set optim.settle=1,"
             " or train without --shard"
         )
+    if ranks.shard and any(hasattr(stream.objective, "rebuild") for stream in model.streams.values()):
+        raise ValueError(
+            "a tokenizer follows its data by averages, which no rank may hold in part: train without --shard"
+        )
     if ranks.shard:  # a codec that stands on a trained one asks it outside of a step, and on one rank alone
         nets = [s.codec.nets for s in model.streams.values() if getattr(s.codec, "nets", None) is not None]
         shard(model, model.trunk.blocks, ranks, dtype, [p for net in nets for p in net.parameters()])
@@ -91,11 +80,36 @@ def prepare(recipe: Recipe, device: str | None = None, ranks: Ranks = ALONE) -> 
     return Run(recipe, model, loader, cost, dtype, peak, device, ranks, Owned(model, ranks), origin)
 
 
-def _standing(recipe: Recipe) -> tuple[Recipe, dict[str, Tensor], dict[str, Any]]:
+def made(recipe: Recipe) -> tuple[Recipe, Model, Mixture, dict[str, Any]]:
+    """The recipe with its codecs completed from the data, its model, its data, and what binds whoever trains it on."""
+    mixture = make_mixture(recipe.sources, recipe.seed)
+    origin: dict[str, Any] = {}
+    torch.manual_seed(recipe.seed)  # new adapters draw
+    if recipe.start:
+        model, about = from_pretrained(recipe.start)
+        origin = {name: about[name] for name in ORIGIN if name in about}
+        model = adapted(model, recipe.model.trunk)
+        recipe = replace(recipe, model=replace(model.config, streams=_merged(recipe.model, model.config)))
+        recipe, standing, told = _standing(recipe, ("objective",))  # codecs are those of the model, with all they hold
+        origin |= told
+        started = Model(recipe.model)
+        started.load_state_dict(model.state_dict(), strict=False)  # an objective may learn what it did not before
+        started.load_state_dict(standing, strict=False)
+        model = started
+    else:
+        recipe, standing, origin = _standing(recipe)
+        recipe = replace(recipe, model=_complete(recipe, mixture))
+        torch.manual_seed(recipe.seed)
+        model = Model(recipe.model)
+        model.load_state_dict(standing, strict=False)
+    return recipe, model, mixture, origin
+
+
+def _standing(recipe: Recipe, parts: tuple[str, ...] = STANDING) -> tuple[Recipe, dict[str, Tensor], dict[str, Any]]:
     """The recipe with `nets` that come from a trained model spelled out, their weights, and what binds their users."""
     streams, weights, origin = {}, {}, {}
     for name, stream in recipe.model.streams.items():
-        for part in STANDING:
+        for part in parts:
             spec = getattr(stream, part)
             if place := (spec.get("nets") or {}).get("from"):
                 nets, tensors, about = _nets(place, stream.medium)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mixmodal.compute import duration
+from mixmodal.plan import TWIN
 
 COLOURS = ("#2a5db0", "#c2521b", "#2c8a57", "#8a3fa0", "#b08a00", "#0f8f9c", "#c02f5b", "#6b6b74", "#7a5230", "#4a4ae0")
 STYLE = """
@@ -53,7 +54,12 @@ NAMES = {
     "text.bits_per_byte": "prose, bits a byte",
 }
 LOWER = ("text_to_image.frechet", "image_to_text.bits_per_byte", "text.bits_per_byte")  # the less the better
-DRAWN = {"text_to_image.exact": "exact pictures", "text_to_image.frechet": "distance of pictures from true ones"}
+DRAWN = {
+    "text_to_image.exact": "exact pictures",
+    "text_to_image.frechet": "distance of pictures from true ones",
+    "two_pictures.exact": "right answers about two pictures",
+    "image_to_text.exact": "exact descriptions",
+}
 
 
 def page(result: dict[str, Any]) -> str:
@@ -63,13 +69,16 @@ def page(result: dict[str, Any]) -> str:
     shown = [name for name in NAMES if any(name in arm["scores"] for arm in arms.values())]
     scores = [_scores_row(label, arm, shown, inks) for label, arm in arms.items()]
     ((kind, amount),) = result["budget"].items()
+    seeds = ", ".join(map(str, result["seeds"]))
+    twin = f"{TWIN} learned prose alone, for the FLOPs that an arm spent on it." if TWIN in arms else ""
     made = "".join(f"<tr><td>{_safe(k)}</td><td>{_safe(v)}</td></tr>" for k, v in result["fingerprint"].items())
     return f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{_safe(result["name"])}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head><body>
 <h1>{_safe(result["question"])}</h1>
-<p>{len(arms)} arms, seeds {", ".join(map(str, result["seeds"]))}, each arm on {amount:,.6g} {kind}. Judged by the suite
+<p>{len(arms) - (TWIN in arms)} arms, seeds {seeds}, each on {amount:,.6g} {kind}. Judged by the suite
 <i>{_safe(result["suite"])}</i>: {result["n"]} questions of a kind and seed, one sample each, curves with
-{result["few"]}. Intervals are of 95 %: the wider of that over the seeds and that over the questions.</p>
+{result["few"]}. Intervals are of 95 %: of rates the wider of that over the seeds and that over the questions, of other
+numbers (±) that over the seeds. {twin}</p>
 <ul>{"".join(f"<li>{line}</li>" for line in verdicts(result))}</ul>
 <h2>Scores</h2>{_table(("arm", *(NAMES[name] for name in shown)), scores)}
 <h2>Costs</h2>{_table(COSTS, [_costs_row(label, arm, inks) for label, arm in arms.items()])}
@@ -111,7 +120,7 @@ def _safe(text: Any) -> str:
 def _told(score: dict[str, Any]) -> str:
     if "low" in score:
         return f"{score['value']:.1%} ({score['low']:.0%} to {score['high']:.0%})"
-    return f"{score['value']:.3f}"
+    return f"{score['value']:.3f}" + (f" ± {score['half']:.3f}" if math.isfinite(score["half"]) else "")
 
 
 def _name(label: str, inks: dict[str, str]) -> str:
@@ -181,13 +190,22 @@ def _charts(result: dict[str, Any], inks: dict[str, str]) -> str:
     drawn = next(name for name in DRAWN if name in next(iter(drawing.values()))["scores"])
 
     def lines(of: str, across: Callable[[dict], float]) -> dict[str, list[tuple[float, dict]]]:
-        return {label: [(across(p), p["scores"][drawn]) for p in arm[of]] for label, arm in drawing.items()}
+        return {
+            label: [(across(p), p["scores"][drawn]) for p in arm[of] if drawn in p["scores"]]
+            for label, arm in drawing.items()
+            if of in arm
+        }
 
+    wanted = (
+        ("curve", lambda p: p["flops"] / 1e12, "TFLOPs of training", False),
+        ("curve", lambda p: p["seconds"] / 60, "minutes of training", False),
+        ("evaluations", lambda p: p["steps"], "steps sampled", True),
+        ("evaluations", lambda p: p["flops"] / 1e9, "GFLOPs a picture", True),
+    )
     charts = [
-        chart(lines("curve", lambda p: p["flops"] / 1e12), inks, ("TFLOPs of training", DRAWN[drawn])),
-        chart(lines("curve", lambda p: p["seconds"] / 60), inks, ("minutes of training", DRAWN[drawn])),
-        chart(lines("evaluations", lambda p: p["steps"]), inks, ("steps sampled", DRAWN[drawn]), log=True),
-        chart(lines("evaluations", lambda p: p["flops"] / 1e9), inks, ("GFLOPs a picture", DRAWN[drawn]), log=True),
+        chart(found, inks, (x_name, DRAWN[drawn]), log)
+        for of, across, x_name, log in wanted
+        if any((found := lines(of, across)).values())
     ]
     legend = "".join(f"<span>{_name(label, inks)}</span>" for label in drawing)
     return (

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mixmodal import comparisons
+from mixmodal import comparisons, plan
 from mixmodal.collect import collected, reached
 from mixmodal.compare import _alone, do, stages
 from mixmodal.config import TrunkConfig, from_json, to_json
@@ -18,10 +18,10 @@ from mixmodal.data import make_mixture, make_source
 from mixmodal.data.parted import Parted
 from mixmodal.designs import lossless
 from mixmodal.judge import costs, suites
-from mixmodal.judge.costs import sampling_cost, step_cost
+from mixmodal.judge.costs import fitting, sampling_cost, step_cost
 from mixmodal.judge.intervals import over_seeds, rate
 from mixmodal.judge.suites import Exam
-from mixmodal.plan import TWIN, Comparison, begin, budget, home, planned, smoke
+from mixmodal.plan import TWIN, Comparison, begin, budget, home, planned, smoke, twin_of
 from mixmodal.recipes import recipe
 from mixmodal.report import chart, page
 from mixmodal.similarity import frechet
@@ -72,6 +72,7 @@ def done(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(suites, "PROSE_DOCUMENTS", 4)
         patch.setattr(costs, "BATCHES", 2)
+        patch.setattr(plan, "LEAST", 1)
         yield out, finished(tiny(), out)
 
 
@@ -203,14 +204,36 @@ def test_the_interval_over_seeds_is_never_narrower_than_that_of_the_answers():
 def test_the_cost_of_a_rate_lies_between_the_points_around_it():
     points = [(1.0, 0.0), (2.0, 0.2), (3.0, 0.6), (4.0, 0.4)]
     curve = [{"flops": x, "seconds": 10 * x, "scores": {"text_to_image.exact": {"value": y}}} for x, y in points]
-    assert reached(curve, 0.4) == {"flops": pytest.approx(2.5), "seconds": pytest.approx(25.0)}
-    assert reached(curve, 0.7) is None
+    begun = {"flops": 0.5, "seconds": 5.0}
+    assert reached(curve, 0.1, begun) == {"flops": pytest.approx(1.5), "seconds": pytest.approx(15.0)}
+    assert reached(curve, 0.4, begun) == {"flops": pytest.approx(2.5), "seconds": pytest.approx(25.0)}
+    assert reached(curve, 0.7, begun) is None
 
 
 def test_a_chart_draws_each_seed_and_the_mean():
     score = {"value": 0.5, "low": 0.4, "high": 0.6, "seeds": [0.4, 0.6]}
     drawn = chart({"a": [(1.0, score), (2.0, score)]}, {"a": "#000"}, ("cost", "score"), log=True)
     assert drawn.count("<circle") == 4 and drawn.count("<polyline") == 1
+
+
+def test_rows_are_as_long_as_what_an_arm_is_shown(tmp_path):
+    """Raw patches of 4 px by four copies fit no row of 192: they would never be drawn."""
+    whole = comparisons.lossless_scenes()
+    arm = replace(whole.arms["raw_4"], compile=False)
+    length = fitting(arm)
+    assert arm.length < length <= 512 and fitting(whole.arms["raw_8"]) == arm.length
+    moved = comparisons.on_data(comparisons.designs(), "glyphs", {})
+    assert fitting(moved.arms["lossless"]) > 192
+    assert set(moved.arms["maskgit"].sources["data"]["tasks"]) == {"write"}
+    assert set(moved.nets["tokenizer_scenes"].sources["data"]["tasks"]) == {"look"}
+    with pytest.raises(ValueError, match="cannot go onto other data"):
+        comparisons.on_data(comparisons.two_pictures(), "scenes", {})
+
+
+def test_the_twin_is_of_an_arm_that_writes():
+    whole = Comparison("x", "?", {n: recipe(f"{n}_two") for n in ("llada", "maskgit", "showo")}, {"steps": 1})
+    assert twin_of(whole)[0] == "showo"
+    assert twin_of(replace(whole, arms={"maskgit": recipe("maskgit_two")})) is None
 
 
 @pytest.mark.parametrize("data", ["glyphs", "emoji"])

@@ -6,6 +6,7 @@ A part with `array()` (float [frames, height, width, channels] in [-1, 1]) and `
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -123,15 +124,7 @@ class Patches(nn.Module):
         """
         if not 0 <= rank <= self.size:
             raise ValueError(f"objective.rank is {rank}: a patch has {self.size} values, take 0 to {self.size}")
-        axes, frequency = np.eye(1), np.zeros(1)
-        for side in self.config.patch:
-            at = np.arange(side)
-            waves = np.cos(np.pi * np.outer(at + 0.5, at) / side)
-            axes = np.kron(axes, waves / np.linalg.norm(waves, axis=0))
-            frequency = np.add.outer(frequency, (at / side) ** 2).ravel()
-        channels = np.eye(self.config.channels)
-        order = np.argsort(np.repeat(frequency, len(channels)), kind="stable")[:rank]
-        return torch.from_numpy(np.kron(axes, channels)[:, order].astype(np.float32))
+        return _cosines(tuple(self.config.patch), self.config.channels, rank)
 
     def _patches(self, array: np.ndarray) -> np.ndarray:
         p, q, r = self.config.patch
@@ -217,6 +210,20 @@ class Codec(Patches):
         """The column rank of the patch embedding: lossless where it equals the number of values of a patch."""
         matrix = self.into.detach().double()
         return int(torch.linalg.matrix_rank(matrix if self.low is None else matrix @ self.low.detach().double()))
+
+
+@cache
+def _cosines(patch: tuple[int, ...], channels: int, rank: int) -> Tensor:
+    """See `smoothest`: asked for at every loss and every step of a solver."""
+    axes, frequency = np.eye(1), np.zeros(1)
+    for side in patch:
+        at = np.arange(side)
+        waves = np.cos(np.pi * np.outer(at + 0.5, at) / side)
+        axes = np.kron(axes, waves / np.linalg.norm(waves, axis=0))
+        frequency = np.add.outer(frequency, (at / side) ** 2).ravel()
+    order = np.argsort(np.repeat(frequency, channels), kind="stable")[:rank]
+    with torch.inference_mode(False):
+        return torch.from_numpy(np.kron(axes, np.eye(channels))[:, order].astype(np.float32))
 
 
 def build(config: Config, width: int) -> Codec:

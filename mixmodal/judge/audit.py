@@ -168,6 +168,10 @@ def _rows(name: str, model: Model, about: dict, parts: list[Image], readers: lis
     if nets is None and exact(stream):
         yield _spelled(name, model, about, parts)
         return
+    if nets is None and not hasattr(codec, "embedding_rank"):
+        raise ValueError(
+            f"{name} takes pictures in through a net that has no bits to tell: audit its tokenizer, or another design"
+        )
     if nets is None:  # arrays: as many bits as were there, where no rank is missing
         rank, size = codec.embedding_rank(), codec.size
         grids = [codec.encode(part) for part in parts]

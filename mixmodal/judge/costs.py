@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import resource
 import statistics
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from mixmodal.config import Recipe
+from mixmodal.data import make_mixture
 from mixmodal.judge.suites import Exam
 from mixmodal.optim import has_settled
 from mixmodal.parts import Document
-from mixmodal.prepare import Run, prepare
+from mixmodal.prepare import Run, made, prepare
 
 BATCHES = 6  # at even shares of a training: a curriculum costs less at its beginning
+DIGESTED = 16  # documents of a source
+LOOKED_AT = 40  # documents of a source
+SPARED = 0.1  # of them, that may be longer than a row
 TIMED = 3  # parts made one after the other, of which the median time is told
 
 
@@ -34,6 +41,36 @@ class StepCost:
     flops: float
     text_share: float
     parameters: int
+
+
+def fitting(recipe: Recipe) -> int:
+    """A row's length for the documents of a recipe: its own where nearly all of each source fit, else a larger one.
+
+    Units:   positions, in multiples of 64 where it is larger: as many as the longest of a few documents takes.
+    """
+    recipe, model, mixture, _ = made(recipe)
+    longest, fit = 0, True
+    for source in mixture.sources:
+        lengths = []
+        for number in range(LOOKED_AT if source.size is None else min(source.size, LOOKED_AT)):
+            rng = np.random.default_rng(number)
+            lengths.append(len(model.lay_out(source.document(number, rng), rng, 0.5)))
+        longest = max(longest, *lengths)
+        fit &= sum(length > recipe.length for length in lengths) <= SPARED * len(lengths)
+    return recipe.length if fit else -(-longest // 64) * 64
+
+
+def digest(mixtures: list[dict[str, dict[str, Any]]]) -> str:
+    """A digest of the first documents of every source, so of the data itself and not of its name."""
+    held = hashlib.sha256()
+    for specs in mixtures:
+        for source in make_mixture(specs, 0).sources:
+            for number in range(DIGESTED if source.size is None else min(source.size, DIGESTED)):
+                for part in source.document(number, np.random.default_rng(number)).parts:
+                    pixels = getattr(part, "pixels", None)
+                    held.update(b"" if pixels is None else np.ascontiguousarray(pixels).tobytes())
+                    held.update(getattr(part, "text", "").encode())
+    return held.hexdigest()[:16]
 
 
 def counter() -> FlopCounterMode:
@@ -113,10 +150,25 @@ def sampling_cost(exam: Exam, documents: list[Document]) -> dict[str, float]:
     }
 
 
+def code() -> str:
+    """A digest of the package as it lies there."""
+    held, package = hashlib.sha256(), Path(__file__).parents[1]
+    for file in sorted(package.rglob("*.py")):
+        held.update(file.relative_to(package).as_posix().encode() + file.read_bytes())
+    return held.hexdigest()[:16]
+
+
 def peak_memory() -> int:
-    """The most memory that this process has held so far.
+    """The most memory that this process has held so far; on a GPU, of that.
 
     Units:   bytes.
     """
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    if sys.platform == "linux":  # what the process itself held: the other figure begins at that of its parent
+        with open("/proc/self/status", encoding="utf8") as file:
+            for line in file:
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
     held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return held if sys.platform == "darwin" else held * 1024

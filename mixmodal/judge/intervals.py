@@ -50,8 +50,15 @@ def over_seeds(rates: Sequence[dict[str, float]]) -> dict[str, float]:
     middle, count = sum(values) / len(values), len(values)
     low, high = (sum(rate[end] for rate in rates) / count for end in ("low", "high"))
     if count > 1:
-        half = _STUDENT[min(count - 1, len(_STUDENT)) - 1] * math.sqrt(
-            sum((v - middle) ** 2 for v in values) / (count - 1) / count
-        )
+        half = half_width(values)
         low, high = min(low, middle - half), max(high, middle + half)
     return {"value": middle, "low": max(0.0, low), "high": min(1.0, high)}
+
+
+def half_width(values: Sequence[float]) -> float:
+    """Half of the 95 % interval of a mean by Student's law; infinite for a single value."""
+    count, middle = len(values), sum(values) / len(values)
+    if count < 2:
+        return math.inf
+    spread = math.sqrt(sum((v - middle) ** 2 for v in values) / (count - 1) / count)
+    return _STUDENT[min(count - 1, len(_STUDENT)) - 1] * spread

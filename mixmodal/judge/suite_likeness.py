@@ -9,7 +9,6 @@ import torch
 from torch.nn import functional as F
 
 from mixmodal.data import make_source
-from mixmodal.data.mixing import Mixture
 from mixmodal.features import RandomFeatures
 from mixmodal.judge.suites import Exam
 from mixmodal.parts import Document, Image, Text
@@ -24,15 +23,15 @@ def examine(exam: Exam) -> dict[str, Any]:
     """The Frechet distance of drawn pictures to true ones, and bits that the model spends on a byte of true captions.
 
     `features` names the net of the distance, `floor` is that between two halves of the true pictures.
-    Limits:  pictures of one size; the option `source` is what `make_source` takes. A distance depends on `n`: compare
-             those of equal n alone.
+    Limits:  pictures of one size, each asked once, so perhaps fewer than `n`: `asked` tells. `source` is what
+             `make_source` takes. A distance depends on how many are asked: compare those of equal numbers alone.
     Raises:  ValueError where the data has no documents of either kind.
     """
     drawn = questions(exam)
     told = [d for d in _documents(exam) if isinstance(d.parts[-1], Text) and isinstance(d.parts[0], Image)][: exam.n]
     if not drawn and not told:
         raise ValueError("no document ends in a picture, or in words about one: take data with captions")
-    scores: dict[str, Any] = {"features": f"random convolutions, seed {SEED}"}
+    scores: dict[str, Any] = {"features": f"random convolutions, seed {SEED}", "asked": len(drawn)}
     if len(drawn) > 3 and exam.makes(Image.medium):
         true = _features([d.parts[-1] for d in drawn])
         made = _features([d.parts[-1] for d in exam.answers(drawn)])
@@ -49,9 +48,12 @@ def questions(exam: Exam) -> list[Document]:
 
 
 def _documents(exam: Exam) -> list[Document]:
+    """Half of the held-out documents: those of even number for even seeds, of odd number for odd ones."""
     if "source" not in exam.options:
         raise ValueError("the suite likeness wants its data: give the option source, as a recipe has its sources")
-    return Mixture([(make_source(exam.options["source"]), 1)], exam.seed).preview(exam.n * TRIES)
+    source, half = make_source(exam.options["source"]), exam.seed % 2
+    numbers = range(half, exam.n * TRIES if source.size is None else source.size, 2)
+    return [source.document(number, np.random.default_rng(number)) for number in numbers]
 
 
 @torch.inference_mode()

@@ -97,6 +97,11 @@ def questions(suite: str, exam: Exam) -> list[Document]:
     return _module(suite).questions(exam)
 
 
+def asks_for_pictures(suite: str) -> bool:
+    """Whether a suite has pictures drawn, and can tell what it asks."""
+    return hasattr(_module(suite), "questions")
+
+
 def _module(suite: str) -> Any:
     return importlib.import_module(f"mixmodal.judge.suite_{suite}")
 
@@ -104,7 +109,8 @@ def _module(suite: str) -> Any:
 @torch.inference_mode()
 def bits_per_byte(exam: Exam) -> float | None:
     """Bits that the model spends on a byte of held-out prose; None for a model that learned no prose."""
-    if not any(spec.get("kind") in ("prose", "file") for spec in exam.about.get("sources", {}).values()):
+    learned = any(spec.get("kind") in ("prose", "file") for spec in exam.about.get("sources", {}).values())
+    if not learned or not exam.model.writer(exam.model.speaker.medium).weight:
         return None
     prose = make_source({"kind": "prose", "split": "heldout"})
     speaker, device = exam.model.speaker, next(exam.model.parameters()).device

@@ -31,6 +31,7 @@ class Objective(nn.Module):
     """Values one by one, each from the hidden state of the position before."""
 
     needs_copy = False
+    exact = True  # each value has a law, given those before: their product is that of the part
 
     def __init__(self, config: Config) -> None:
         super().__init__()
