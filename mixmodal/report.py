@@ -53,6 +53,7 @@ NAMES = {
     "image_to_text.bits_per_byte": "captions, bits a byte",
     "text.bits_per_byte": "prose, bits a byte",
 }
+MARKS = 6  # along a chart: so few costs are told themselves
 LOWER = ("text_to_image.frechet", "image_to_text.bits_per_byte", "text.bits_per_byte")  # the less the better
 DRAWN = {
     "text_to_image.exact": "exact pictures",
@@ -104,6 +105,9 @@ def verdicts(result: dict[str, Any]) -> list[str]:
         sign = -1 if name in LOWER else 1
         order = sorted(found, key=lambda label: sign * found[label]["value"], reverse=True)
         best = found[order[0]]
+        if all(score["value"] == best["value"] for score in found.values()):
+            lines.append(f"<b>{words}</b>: all arms alike, {_told(best)}.")
+            continue
         if "low" in best:
             near = [label for label in order[1:] if found[label]["high"] >= best["low"]]
             rest = f"; the intervals of {', '.join(near)} reach into its own" if near else ", apart from all others"
@@ -238,12 +242,14 @@ def chart(
         told = f"{share:.0%}" if shares else f"{share * most:.3g}"
         parts.append(f'<line x1="{left}" x2="{width - 14}" y1="{y:.1f}" y2="{y:.1f}" stroke="#e4e4e8"/>')
         parts.append(f'<text x="{left - 6}" y="{y + 4:.1f}" font-size="11" text-anchor="end" fill="#666">{told}</text>')
-    for number in range(5):
-        bent = low + (high - low) * number / 4
-        value = 2**bent if log else bent
-        x = left + (width - left - 14) * number / 4
+    alike = len({tuple(x for x, _ in points) for points in lines.values()}) == 1
+    told_each = alike and len(set(xs)) <= MARKS
+    marks = sorted(set(xs)) if told_each else [low + (high - low) * i / 4 for i in range(5)]
+    for bent in marks:
+        value, (x, _) = 2**bent if log else bent, at(2**bent if log else bent, 0)
+        side = "end" if bent == high else "middle"  # the last would leave the picture
         parts.append(
-            f'<text x="{x:.1f}" y="{bottom + 16}" font-size="11" text-anchor="middle" fill="#666">{value:.3g}</text>'
+            f'<text x="{x:.1f}" y="{bottom + 16}" font-size="11" text-anchor="{side}" fill="#666">{value:.3g}</text>'
         )
     parts.append(
         f'<text x="{(left + width) / 2}" y="{height - 8}" font-size="12" text-anchor="middle" fill="#333">'
