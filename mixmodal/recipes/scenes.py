@@ -23,8 +23,8 @@ def scenes_two() -> Recipe:
     Single objects in pictures of four patches come first: what words mean is learned there at a fifth of the price.
 
     Result:  two quiet cores, a process each, 5 minutes, n = 500: seed 0, 1,240 steps: exact pictures 81.2 %, exact
-             captions 99.8 % (in a slower hour, 985 steps: 63.2 and 99.2 %); seed 1, 998 steps: 59.8 and 96.0 %; seed 2, 1,014
-             steps: 69.8 and 98.6 %.
+             captions 99.8 % (in a slower hour, 985 steps: 63.2 and 99.2 %); seed 1, 998 steps: 59.8 and 96.0 %; seed 2,
+             1,014 steps: 69.8 and 98.6 %.
     """
     single = {"kind": "scenes", "level": "two", "size": 16, "kinds": {"single": 1.0}}
     return Recipe(
