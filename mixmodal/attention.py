@@ -111,12 +111,17 @@ def attend(q_BHLE: Tensor, k_BHKE: Tensor, v_BHKE: Tensor, seen: Sight) -> Tenso
     return _attend_segments(q_BHLE, k_BHKE, v_BHKE, seen.segments)
 
 
-def _attend_plainly(q: Tensor, k: Tensor, v: Tensor, mask_B1LK: Tensor) -> Tensor:
-    """Matmul and softmax; heads that share keys and values ask in one product, so that nothing is repeated."""
+def _attend_plainly(q: Tensor, k: Tensor, v: Tensor, mask_B1LK: Tensor | None) -> Tensor:
+    """Matmul and softmax, over all where there is no mask.
+
+    Heads that share keys and values ask in one product, so that nothing is repeated.
+    """
     rows, heads, length, size = q.shape
     shared = k.shape[1]
     scores = (q * size**-0.5).reshape(rows, shared, heads // shared * length, size) @ k.transpose(-1, -2)
-    scores = scores.view(rows, heads, length, -1).masked_fill(~mask_B1LK, -torch.inf)
+    scores = scores.view(rows, heads, length, -1)
+    if mask_B1LK is not None:
+        scores = scores.masked_fill(~mask_B1LK, -torch.inf)
     weights = scores.softmax(-1, dtype=torch.float32).to(v.dtype)
     return (weights.view(rows, shared, heads // shared * length, -1) @ v).view(rows, heads, length, v.shape[-1])
 

@@ -10,26 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixmodal.config import TrunkConfig
+from mixmodal.config import TrunkConfig, relu2_trunk
 from mixmodal.convnets import Conv, bent, normed, to_canvas, to_patches
 from mixmodal.linear import Linear
 from mixmodal.trunk import Attention, Clock, Trunk, all_see_all, gather
-
-
-def _shape(width: int, depth: int, heads: int) -> TrunkConfig:
-    return TrunkConfig(
-        width=width,
-        depth=depth,
-        heads=heads,
-        kv_heads=heads,
-        head_size=width // heads,
-        mlp_width=4 * width,
-        mlp="relu2",
-        norm_gain=False,
-        qk_scale=2.0,
-        rope_theta=100.0,
-        adaptive=True,
-    )
 
 
 class Tower(nn.Module):
@@ -43,7 +27,7 @@ class Tower(nn.Module):
     def __init__(self, patch: tuple[int, int, int], channels: int, given: int, shape: tuple[int, int, int]) -> None:
         super().__init__()
         size = patch[1] * patch[2] * channels
-        self.trunk = Trunk(_shape(*shape))
+        self.trunk = Trunk(relu2_trunk(*shape, adaptive=True))
         self.into = nn.Parameter(torch.randn(shape[0], size) * size**-0.5)
         self.told = Linear(self.trunk.config, given, shape[0])
         self.out = nn.Parameter(torch.zeros(size, shape[0]))
@@ -92,7 +76,7 @@ class Pyramid(nn.Module):
         levels = min(depth, *((side & -side).bit_length() - 1 for side in patch[1:]))
         self.patch, self.coarse = patch[1:], tuple(side >> levels for side in patch[1:])
         widths = [width << level for level in range(levels + 1)]
-        config = _shape(widths[-1], 1, heads)
+        config = relu2_trunk(widths[-1], 1, heads, adaptive=True)
         self.clock = Clock(config.width)
         self.told = Linear(config, given, config.width)
         self.layout = Linear(config, given, self.coarse[0] * self.coarse[1] * config.width)

@@ -73,13 +73,15 @@ class TrainedFeatures(Distance):
                 f"objective.nets has features of {nets['kind']!r}: take those of an autoencoder trained here"
             )
         own = {field.name: nets[field.name] for field in fields(NetConfig) if field.name in nets}
-        self.encoder, _ = nets_of(options(NetConfig, own, "objective.nets"), 1, 1)
+        net = options(NetConfig, own, "objective.nets")
+        self.shrink, self.encoder = net.shrink, nets_of(net)[0](net, 1)
         self.encoder.last = None  # what quantizers take is no feature
         self.requires_grad_(False)
 
     def layers(self, pictures: Tensor) -> list[Tensor]:
-        """The features of each layer.
+        """The features of each layer; a picture whose sides the net does not divide goes on as it ends.
 
         Shapes:  [n, C, H, W] -> [n, width, h, w] for each.
         """
-        return self.encoder.layers(pictures)
+        below, beside = (-side % self.shrink for side in pictures.shape[2:])
+        return self.encoder.layers(F.pad(pictures, (0, beside, 0, below), "replicate"))

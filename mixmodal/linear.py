@@ -20,6 +20,7 @@ class Lent:
 
     A single row in fp32 reads the numbers fastest along the longer side; several rows, and all in bf16, read them out
     of a second copy, in the order of their use.
+    Limits:  what generates in fp32 on a CPU holds its matrices up to three times: as learned, as one, and laid out.
     """
 
     def __init__(self, linears: tuple[Linear, ...], dtype: torch.dtype) -> None:

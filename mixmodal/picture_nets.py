@@ -12,7 +12,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixmodal.config import TrunkConfig
+from mixmodal.config import relu2_trunk
 from mixmodal.convnets import Conv, bent
 from mixmodal.trunk import Block, RMSNorm, all_see_all, run_block
 
@@ -113,18 +113,7 @@ class TwoWay(nn.Module):
     def __init__(self, config: NetConfig, into: int, out: int, scale: float = 1.0) -> None:
         super().__init__()
         width, heads = config.features, max(1, config.features // HEAD_SIZE)
-        self.config = TrunkConfig(
-            width=width,
-            depth=config.blocks,
-            heads=heads,
-            kv_heads=heads,
-            head_size=width // heads,
-            mlp_width=4 * width,
-            mlp="relu2",
-            norm_gain=False,
-            qk_scale=2.0,
-            rope_theta=100.0,
-        )
+        self.config = relu2_trunk(width, config.blocks, heads)
         self.first = nn.Parameter(torch.randn(width, into) * into**-0.5)
         self.blocks = nn.ModuleList(Block(self.config) for _ in range(config.blocks))
         self.norm = RMSNorm(width, self.config.norm_eps, self.config.norm_gain)
@@ -185,8 +174,8 @@ class TransformerDecoder(TwoWay):
 NETS = {"convolutions": (Encoder, Decoder), "transformer": (TransformerEncoder, TransformerDecoder)}
 
 
-def nets_of(config: NetConfig, made: int, taken: int) -> tuple[nn.Module, nn.Module]:
-    """An encoder that makes vectors of `made` numbers, and a decoder that takes vectors of `taken`.
+def nets_of(config: NetConfig) -> tuple[type[nn.Module], type[nn.Module]]:
+    """An encoder and a decoder, to be called with these options and how many numbers a vector between them has.
 
     Raises:  ValueError for an unknown net, and for sizes that it cannot have.
     """
@@ -203,5 +192,4 @@ def nets_of(config: NetConfig, made: int, taken: int) -> tuple[nn.Module, nn.Mod
             f"codec.shrink is {shrink} and codec.features {features}: a transformer takes 1 or more, and features that"
             f" can be shared out evenly to heads of about {HEAD_SIZE}, such as a multiple of {HEAD_SIZE}"
         )
-    encoder, decoder = NETS[config.net]
-    return encoder(config, made), decoder(config, taken)
+    return NETS[config.net]

@@ -157,6 +157,7 @@ class GatedBlock(nn.Module):
         self.shared = Linear(config, config.width, config.head_size)
         self.gate = Linear(config, config.width, config.mlp_width)
         self.v = Linear(config, config.width, config.mlp_width)
+        self.into = Beside(self.shared, self.gate, self.v)
         self.o = Linear(config, config.mlp_width, config.width, scale=0.0)
         self.shared_norm = RMSNorm(config.head_size, config.norm_eps, False) if config.qk_norm else nn.Identity()
         self.scale, self.qk_scale = nn.Parameter(torch.randn(2, config.head_size)), config.qk_scale
@@ -173,11 +174,11 @@ class GatedBlock(nn.Module):
         if self.modulate is not None:
             scale, shift, *told = self.modulate(modulation_BLD).chunk(3, -1)
             normed = normed * (1 + scale) + shift
-        shared = self.shared_norm(F.silu(self.shared(normed)))[..., None, :]
+        shared, gate, v = map(F.silu, self.into(normed))
+        shared, v = self.shared_norm(shared)[..., None, :], v[..., None, :]
         q, k = (shared * s + b for s, b in zip(self.scale.to(shared.dtype), self.shift.to(shared.dtype), strict=True))
-        v = F.silu(self.v(normed))[..., None, :]
         asked = rotate(q * self.qk_scale, cos_BLE, sin_BLE), rotate(k, cos_BLE, sin_BLE), v
-        return asked, [F.silu(self.gate(normed)), *told]
+        return asked, [gate, *told]
 
     def answer(self, x_BLD: Tensor, gathered_BLD: Tensor, told: list[Tensor]) -> Tensor:
         """The residual stream after this block, each position from itself and what it gathered."""
@@ -228,8 +229,7 @@ def all_see_all(rows: int, columns: int, config: TrunkConfig, device: torch.devi
     """What blocks need of pictures, each place of which sees its whole picture: rows and columns are coordinates."""
     along = [torch.arange(side, device=device) for side in (1, rows, columns)]
     cos, sin = rotary_tables(torch.cartesian_prod(*along)[None], config.head_size, config.rope_theta)
-    mask = torch.ones(1, 1, rows * columns, rows * columns, dtype=torch.bool, device=device)
-    return Sight(cos, sin, mask, plain=device.type == "cpu")
+    return Sight(cos, sin, plain=device.type == "cpu")
 
 
 def run_block(block: nn.Module, x_BLD: Tensor, seen: Sight, modulation_BLD: Tensor | None) -> Tensor:

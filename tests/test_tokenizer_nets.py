@@ -93,7 +93,8 @@ def test_every_vector_and_every_pixel_of_a_transformer_reaches_every_weight(kind
 @torch.no_grad()
 def test_every_place_of_a_transformer_sees_its_whole_picture_and_no_other():
     torch.manual_seed(0)
-    encoder, _ = nets_of(NetConfig(net="transformer", shrink=3, features=64, blocks=2), 5, 5)
+    net = NetConfig(net="transformer", shrink=3, features=64, blocks=2)
+    encoder = nets_of(net)[0](net, 5)
     for parameter in encoder.parameters():
         parameter.add_(torch.randn_like(parameter) * 0.1)
     pictures = torch.rand(2, 3, 9, 6)

@@ -11,10 +11,27 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from mixmodal.config import options
 from mixmodal.kinds import kind_of
+
+PLACES = 128  # along a side: patches or codes beyond them share the last one's
+
+
+def learned_place(width: int) -> nn.Parameter:
+    """A vector for each row and each column, of about the length that a patch of clean pixels is embedded with."""
+    return nn.Parameter(torch.randn(2, PLACES, width) * 0.8)
+
+
+def placed(x_ND: Tensor | float, place_2PD: Tensor, cells_N2: Tensor) -> Tensor:
+    """Vectors with the learned places of their rows and columns added.
+
+    Shapes:  [N, D], [2, P, D], [N, 2] -> [N, D].
+    """
+    cells_N2 = cells_N2.clamp(max=place_2PD.shape[1] - 1)
+    return x_ND + place_2PD[0][cells_N2[:, 0]] + place_2PD[1][cells_N2[:, 1]]
 
 
 def frozen(nets: dict[str, Any]) -> nn.Module:

@@ -15,6 +15,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mixmodal.codecs import learned_place, placed
 from mixmodal.convnets import Down, Up, by_size, to_canvas, to_patches, together
 from mixmodal.sequence import Grid, raster
 
@@ -153,7 +154,7 @@ class Codec(Patches):
             self.up = Up(config.channels, config.ends, levels)
             self.from_down = nn.Parameter(torch.randn(width, size) * size**-0.5)
             self.to_up = nn.Parameter(torch.randn(size, width) * width**-0.5)
-        self.place = nn.Parameter(torch.randn(2, 128, width) * 0.8) if config.learned else None
+        self.place = learned_place(width) if config.learned else None
 
     def embed(self, fields: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         """Patches through one matrix, with their learned place; convolutions run in `dtype`.
@@ -167,8 +168,7 @@ class Codec(Patches):
         if self.config.ends:
             x_ND = x_ND + self._convolved(fields, dtype)
         if self.place is not None:
-            cells = fields["cells"].clamp(max=self.place.shape[1] - 1)
-            x_ND = x_ND + self.place[0][cells[:, 0]] + self.place[1][cells[:, 1]]
+            x_ND = placed(x_ND, self.place, fields["cells"])
         return x_ND
 
     def read(self, hidden_ND: Tensor, fields: dict[str, Tensor]) -> Tensor:

@@ -60,7 +60,8 @@ class Codec(nn.Module):
 
     def nets(self, made: int) -> tuple[nn.Module, nn.Module]:
         """The encoder, which makes vectors of `made` numbers, and the decoder."""
-        return nets_of(self.config, made, self.vector)
+        encoder, decoder = nets_of(self.config)
+        return encoder(self.config, made), decoder(self.config, self.vector)
 
     def vectors(self, pictures: Tensor) -> Tensor:
         """What the encoder makes of pictures.

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mixmodal.codecs import frozen
+from mixmodal.codecs import frozen, learned_place, placed
 from mixmodal.healing import healed
 from mixmodal.sequence import Grid, raster
 
@@ -44,7 +44,7 @@ class Codec(nn.Module):
         self.sizes, self.bits = tuple(self.nets.quantizer.sizes), self.nets.quantizer.bits
         self.table = nn.Parameter(torch.randn(sum(self.sizes), width) * len(self.sizes) ** -0.5)
         self.first = np.cumsum([0, *self.sizes[:-1]])  # row of each number's value 0
-        self.place = nn.Parameter(torch.randn(2, 128, width) * 0.8) if config.learned else None
+        self.place = learned_place(width) if config.learned else None
 
     def encode(self, part: Any) -> Grid:
         """Codes in raster order; known are those all of whose pixels are."""
@@ -95,8 +95,7 @@ class Codec(nn.Module):
         first_G = torch.from_numpy(self.first).to(self.table.device)
         x_ND = self.table[fields["values"] + first_G].sum(1)
         if self.place is not None:
-            cells = fields["cells"].clamp(max=self.place.shape[1] - 1)
-            x_ND = x_ND + self.place[0][cells[:, 0]] + self.place[1][cells[:, 1]]
+            x_ND = placed(x_ND, self.place, fields["cells"])
         return x_ND
 
     def read(self, hidden_ND: Tensor, fields: dict[str, Tensor]) -> Tensor:

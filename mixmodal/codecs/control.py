@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from mixmodal.codecs import learned_place, placed
 from mixmodal.codecs.arrays import Patches
 from mixmodal.config import unknown
 from mixmodal.controls import NETS
@@ -49,7 +50,7 @@ class Codec(Patches):
 
     def __init__(self, config: Config, width: int) -> None:
         super().__init__(config)
-        self.place = nn.Parameter(torch.randn(2, 128, width) * 0.8)
+        self.place = learned_place(width)
         self.net = NETS[config.net](config.patch, config.channels, width, (config.width, config.depth, config.heads))
 
     def embed(self, fields: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
@@ -57,8 +58,7 @@ class Codec(Patches):
 
         Shapes:  -> [N, D].
         """
-        cells = fields["cells"].clamp(max=self.place.shape[1] - 1)
-        return self.place[0][cells[:, 0]] + self.place[1][cells[:, 1]]
+        return placed(0.0, self.place, fields["cells"])
 
     def read(self, hidden_ND: Tensor, fields: dict[str, Tensor]) -> Tensor:
         """Predicted patches in fp32; `fields` are the noisy values that stand there, and their time.

@@ -40,7 +40,7 @@ class Codec(Patches):
     def __init__(self, config: Config, width: int) -> None:
         super().__init__(config)
         net = NetConfig("transformer", config.patch[1], config.channels, config.width or width, config.blocks)
-        self.encoder, _ = nets_of(net, width, width)
+        self.encoder = nets_of(net)[0](net, width)
 
     def embed(self, fields: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         """The encoder's vector of each patch, from all patches of its part and of no other.

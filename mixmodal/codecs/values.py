@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mixmodal.codecs import learned_place, placed
 from mixmodal.sequence import Grid, raster
 
 VALUES = 256
@@ -45,7 +46,7 @@ class Codec(nn.Module):
         self.config, self.deep = config, 1 if config.grey else config.channels
         self.table = nn.Embedding(VALUES, width)
         self.channel = nn.Parameter(torch.randn(self.deep, width) * 0.8)
-        self.place = nn.Parameter(torch.randn(2, 128, width) * 0.8) if config.learned else None
+        self.place = learned_place(width) if config.learned else None
 
     def encode(self, part: Any) -> Grid:
         """Values in raster order; those of a known pixel are known.
@@ -113,11 +114,9 @@ class Codec(nn.Module):
 
         Shapes:  [N] -> [N, D].
         """
-        row_N, column_N, channel_N = fields["cells"].unbind(1)
-        x_ND = self.table(fields["values"]) + self.channel[channel_N]
+        x_ND = self.table(fields["values"]) + self.channel[fields["cells"][:, 2]]
         if self.place is not None:
-            last = self.place.shape[1] - 1
-            x_ND = x_ND + self.place[0][row_N.clamp(max=last)] + self.place[1][column_N.clamp(max=last)]
+            x_ND = placed(x_ND, self.place, fields["cells"][:, :2])
         return x_ND
 
     def read(self, hidden_ND: Tensor, fields: dict[str, Tensor]) -> Tensor:

@@ -10,9 +10,8 @@ from torch.nn import functional as F
 
 from mixmodal.data import make_source
 from mixmodal.features import RandomFeatures
-from mixmodal.judge.suites import Exam
+from mixmodal.judge.suites import Exam, bits_of_words
 from mixmodal.parts import Document, Image, Text
-from mixmodal.sequence import collate
 from mixmodal.similarity import frechet
 
 SEED = 3  # of the features: no tokenizer is trained by them
@@ -38,7 +37,7 @@ def examine(exam: Exam) -> dict[str, Any]:
         scores["text_to_image.frechet"] = frechet(made, true)
         scores["text_to_image.floor"] = frechet(true[::2], true[1::2])
     if told and exam.makes(Text.medium):
-        scores["image_to_text.bits_per_byte"] = _bits(exam, told)
+        scores["image_to_text.bits_per_byte"] = bits_of_words(exam, told)
     return scores
 
 
@@ -65,17 +64,3 @@ def _features(parts: list[Image]) -> torch.Tensor:
     net = RandomFeatures(SEED)
     pictures = torch.from_numpy(np.stack([part.array()[0] for part in parts])).permute(0, 3, 1, 2)
     return torch.cat([F.adaptive_avg_pool2d(layer, 1).flatten(1) for layer in net.layers(pictures)], 1)
-
-
-@torch.inference_mode()
-def _bits(exam: Exam, documents: list[Document]) -> float:
-    """Bits a byte of the last texts."""
-    device, name = next(exam.model.parameters()).device, exam.model.writer(Text.medium).name
-    nats = spelled = 0.0
-    for number, document in enumerate(documents):
-        sequence = exam.model.lay_out(document, np.random.default_rng(number))
-        batch = collate([sequence], [[0]], len(sequence), exam.model.blank()).to(device)
-        total, _ = exam.model.losses(batch)[f"{name}.nll"]
-        nats += float(total)
-        spelled += len(document.parts[-1].text.encode())
-    return nats / spelled / float(np.log(2))

@@ -113,15 +113,21 @@ def bits_per_byte(exam: Exam) -> float | None:
     if not learned or not exam.model.writer(exam.model.speaker.medium).weight:
         return None
     prose = make_source({"kind": "prose", "split": "heldout"})
-    speaker, device = exam.model.speaker, next(exam.model.parameters()).device
+    numbers = range(min(prose.size, PROSE_DOCUMENTS))
+    return bits_of_words(exam, [prose.document(number, np.random.default_rng(number)) for number in numbers])
+
+
+@torch.inference_mode()
+def bits_of_words(exam: Exam, documents: list[Document]) -> float:
+    """Bits that the model spends on a byte of the last parts, which are words."""
+    device, name = next(exam.model.parameters()).device, exam.model.writer(exam.model.speaker.medium).name
     nats = spelled = 0.0
-    for number in range(min(prose.size, PROSE_DOCUMENTS)):
-        document = prose.document(number, np.random.default_rng(number))
+    for number, document in enumerate(documents):
         sequence = exam.model.lay_out(document, np.random.default_rng(number))
         batch = collate([sequence], [[0]], len(sequence), exam.model.blank()).to(device)
-        total, _ = exam.model.losses(batch)[f"{exam.model.writer(speaker.medium).name}.nll"]
+        total, _ = exam.model.losses(batch)[f"{name}.nll"]
         nats += float(total)
-        spelled += len(document.parts[0].text.encode())
+        spelled += len(document.parts[-1].text.encode())
     return nats / spelled / float(np.log(2))
 
 
