@@ -21,23 +21,37 @@ def standing(chosen: Recipe, folder: Path, known: Mapping[str, Recipe] | None = 
     `known` are recipes that go before those of the package.
     Raises:  ValueError in one of several processes of torchrun, if one of them is not trained yet.
     """
-    return _with_nets(chosen, lambda name: {"from": str(trained(name, folder.parent / name, _inner(name, known)))})
+
+    def found(name: str) -> str:
+        return str(trained(name, folder.parent / name, _inner(name, known)))
+
+    return _with_nets(_started(chosen, found), lambda name: {"from": found(name)})
 
 
 def untrained(chosen: Recipe, known: Mapping[str, Recipe] | None = None) -> Recipe:
     """The recipe with what it takes from other recipes as it is before training: what a cost is told by."""
-    return _with_nets(chosen, lambda name: values.to_json(_pictures(_inner(name, known))))
+    return _with_nets(_started(chosen, lambda _: ""), lambda name: values.to_json(_pictures(_inner(name, known))))
+
+
+def starts_from(chosen: Recipe) -> str:
+    """The name of the recipe whose model is trained on; "" for none."""
+    return chosen.start.removeprefix(MARK) if chosen.start.startswith(MARK) else ""
 
 
 def stands_on(chosen: Recipe) -> list[str]:
-    """The names of the recipes that this one stands on."""
-    names: list[str] = []
+    """The names of the recipes that this one stands on, what it starts from among them."""
+    names = [starts_from(chosen)] if starts_from(chosen) else []
     _with_nets(chosen, lambda name: names.append(name) or {})
     return list(dict.fromkeys(names))
 
 
 def _inner(name: str, known: Mapping[str, Recipe] | None) -> Recipe:
     return (known or {}).get(name) or recipe(name)
+
+
+def _started(chosen: Recipe, found: Callable[[str], str]) -> Recipe:
+    name = starts_from(chosen)
+    return replace(chosen, start=found(name)) if name else chosen
 
 
 def _with_nets(chosen: Recipe, found: Callable[[str], dict]) -> Recipe:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from mixmodal import config as values
-from mixmodal.chain import stands_on
+from mixmodal.curves import processor
 from mixmodal.judge.intervals import half_width, over_seeds
-from mixmodal.plan import TWIN, Comparison, comparison_in, home, planned
+from mixmodal.plan import TWIN, Comparison, comparison_in, home, paid, planned
 
 RATES = (0.25, 0.5)  # of exact pictures, to which the cost is told
 
@@ -26,6 +26,7 @@ def collected(out: Path) -> dict[str, Any]:
     comparison = comparison_in(out)
     plan = planned(comparison, out)
     arms = {label: _arm(comparison, plan["arms"][label], out, label) for label in comparison.arms}
+    arms |= {name: _arm(comparison, told, out, name) for name, told in plan["starts"].items()}
     if plan["twin"]:
         arms[TWIN] = _arm(comparison, plan["twin"], out, TWIN)
     return {
@@ -53,26 +54,16 @@ def fingerprint(comparison: Comparison, arms: dict[str, Any], data: str) -> dict
         "data": f"{data}, of the first documents of each source",
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "machine": f"{_processor()}, {os.cpu_count()} cores",
+        "machine": f"{processor()}, {os.cpu_count()} cores",
     }
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def _arm(comparison: Comparison, plan: dict[str, Any], out: Path, label: str) -> dict[str, Any]:
     told, trained = (
         [_read(home(out, label, s) / f"{n}.json") for s in comparison.seeds] for n in ("scores", "trained")
     )
-    names = stands_on(comparison.arms[label]) if label in comparison.arms else []
-    nets = [[_read(out / f"seed_{s}" / name / "trained.json") for name in names] for s in comparison.seeds]
+    names = paid(comparison, label) if label in comparison.arms else []
+    nets = [[_read(home(out, name, s) / "trained.json") for name in names] for s in comparison.seeds]
     if any(run["steps"] != trained[0]["steps"] for run in trained) and "minutes" not in comparison.budget:
         raise ValueError(f"the trainings of {label} took {[run['steps'] for run in trained]} steps: want as many each")
     flops = [plan["flops_a_step"] * run["steps"] + plan["flops_of_nets"] for run in trained]
@@ -88,7 +79,7 @@ def _arm(comparison: Comparison, plan: dict[str, Any], out: Path, label: str) ->
         "code": sorted({run["code"] for run in (*told, *trained)}),
         "memory": max(run["memory"] for run in trained),
         "tuned": told[0]["tuned"],
-        "scores": _over(comparison, [run["scores"] for run in told]),
+        "scores": _over([run["scores"] for run in told]),
         "sampling": _means([run["sampling"] for run in told if "sampling" in run]),
         "samples": told[0].get("samples", []),
     }
@@ -97,7 +88,7 @@ def _arm(comparison: Comparison, plan: dict[str, Any], out: Path, label: str) ->
             {
                 "steps": entry[0]["steps"],
                 **_means(list(entry)),
-                "scores": _over(comparison, [e["scores"] for e in entry]),
+                "scores": _over([e["scores"] for e in entry]),
             }
             for entry in zip(*(run["evaluations"] for run in told), strict=True)
         ]
@@ -109,7 +100,7 @@ def _arm(comparison: Comparison, plan: dict[str, Any], out: Path, label: str) ->
                 "seconds": _mean(
                     [e["seconds"] + sum(n["seconds"] for n in on) for e, on in zip(point, nets, strict=True)]
                 ),
-                "scores": _over(comparison, [e["scores"] for e in point]),
+                "scores": _over([e["scores"] for e in point]),
             }
             for point in zip(*(run["curve"] for run in told), strict=True)
         ]
@@ -133,7 +124,7 @@ def reached(curve: list[dict[str, Any]], rate: float, begun: dict[str, float]) -
     return None
 
 
-def _over(comparison: Comparison, runs: list[dict[str, Any]]) -> dict[str, Any]:
+def _over(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Each score over the seeds: rates with their interval, numbers with their mean, and what each seed gave."""
     out: dict[str, Any] = {}
     for name, first in runs[0].items():

@@ -26,7 +26,19 @@ from mixmodal.chain import standing, stands_on
 from mixmodal.checkpoint import write_json
 from mixmodal.config import Recipe
 from mixmodal.judge.costs import code, peak_memory
-from mixmodal.plan import TWIN, Comparison, begin, comparison_in, estimate, home, net_of, planned, twin_of
+from mixmodal.plan import (
+    TWIN,
+    Comparison,
+    begin,
+    comparison_in,
+    estimate,
+    home,
+    net_of,
+    paid,
+    planned,
+    starts_of,
+    twin_of,
+)
 
 STOPS = 20  # checkpoints besides, of where it was stopped
 EVERY = 5.0  # seconds, after which it is told again how far each piece is
@@ -85,7 +97,7 @@ def stages(comparison: Comparison, out: Path) -> Iterator[list[Piece]]:
     """The pieces in the order in which they wait for one another."""
     nets = dict.fromkeys(name for arm in comparison.arms.values() for name in stands_on(arm))
     labels = [*comparison.arms, *([TWIN] if _has_twin(comparison, out) else [])]
-    yield [Piece("net", n, s, out / f"seed_{s}" / n / "trained.json") for s in comparison.seeds for n in nets]
+    yield [Piece("net", n, s, home(out, n, s) / "trained.json") for s in comparison.seeds for n in nets]
     # the twin writes with the words of another arm, so it waits for that one
     first = [Piece("train", a, s, home(out, a, s) / "trained.json") for s in comparison.seeds for a in comparison.arms]
     yield first
@@ -97,6 +109,7 @@ def stages(comparison: Comparison, out: Path) -> Iterator[list[Piece]]:
             for a in labels[len(comparison.arms) :]
         ),
     ]
+    labels += starts_of(comparison)
     yield [Piece("judge", a, s, home(out, a, s) / "scores.json") for s in comparison.seeds for a in labels]
 
 
@@ -205,16 +218,17 @@ def recipe_of(comparison: Comparison, out: Path, label: str, seed: int) -> Recip
     if label == TWIN:
         other, found = twin_of(comparison)
         arm, told, own = plan["arms"][other], _told(home(out, other, seed)), plan["twin"]
-        steps = round(arm["flops_a_step"] * told["steps"] * arm["text_share"] / own["flops_a_step"])
+        steps = max(1, round(arm["flops_a_step"] * told["steps"] * arm["text_share"] / own["flops_a_step"]))
         warmup = min(found.optim.warmup, steps // 5)
         words = str(home(out, other, seed) / "model" / "tokenizer.json")
         found = replace(found, tokenizer=words, minutes=0.0, optim=replace(found.optim, warmup=warmup))
+        found = standing(found, home(out, label, seed), _seeded(comparison, plan, stands_on(found), seed))
     else:
         own, found = plan["arms"][label], comparison.arms[label]
         steps, names = own["steps"], stands_on(found)
         found = standing(found, home(out, label, seed), _seeded(comparison, plan, names, seed))
         if minutes := comparison.budget.get("minutes", 0):
-            spent = sum(_told(out / f"seed_{seed}" / name)["seconds"] for name in names) / 60
+            spent = sum(_told(home(out, name, seed))["seconds"] for name in paid(comparison, label)) / 60
             if spent >= minutes:
                 raise ValueError(
                     f"{minutes:g} minutes are over before {label} begins: what it stands on took {spent:.1f}"

@@ -9,18 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from mixmodal.chain import stands_on
-from mixmodal.config import Recipe, unknown
+from mixmodal.config import ModelConfig, Recipe, unknown
 from mixmodal.data import options_of, source_class
 from mixmodal.data.opening import WORLDS, described
 from mixmodal.designs import fuyu, llava, lossless, showo, small_trunk, transfusion
 from mixmodal.judge.suites import suites
 from mixmodal.plan import Comparison, draws, net_of, tells
 from mixmodal.recipes import recipe
+from mixmodal.recipes.designs import FLOW
 
 BUDGET = {"flops": 2.5e13}  # about 500 steps of the lossless design, some six minutes of one core
 PROSE = {"kind": "prose", "share": 0.1}
-FLOW = {"copies": 4, "clamp": 0.1, "time_law": {"mean": -0.8, "std": 1.2}}
 HELDOUT = {"splits": "heldout"}
+LOOK = {"scenes": "look", "glyphs": "look"}  # the task of a world that is a picture alone; of others it is draw
 RATES = {"fsq_7": (5, 5, 5), "fsq_10": (8, 5, 5, 5), "fsq_14": (8, 8, 8, 6, 5)}  # by bits a code
 
 
@@ -50,6 +51,24 @@ def roads() -> Comparison:
     )
 
 
+def from_text() -> Comparison:
+    """The roads again, all begun from the same model of words: what do pictures cost its text?"""
+    whole, plain = roads(), recipe("lossless_two")
+    words = replace(plain.model, streams={"text": plain.model.streams["text"]})
+    start = replace(plain, name="words", model=words, sources={"prose": {"kind": "prose"}}, valid={}, steps=600)
+    half = {"prose": {"kind": "prose", "share": 1.0}}
+    return replace(
+        whole,
+        name="from_text",
+        question="Which road of the picture costs a model of words the least of its words?",
+        arms={n: replace(a, start="recipe:words", sources={**a.sources, **half}) for n, a in whole.arms.items()},
+        nets={"words": start},
+        budget={"steps": 300},
+        points=2,
+        evaluations=(25,),
+    )
+
+
 def lossless_scenes() -> Comparison:
     """Lossless or not, on scenes: raw patches, latents, and codes at several rates, after equal FLOPs."""
     arms, nets = _pictures({"kind": "scenes", "level": "two", "tasks": {"look": 1.0}}, 72)
@@ -67,27 +86,17 @@ def lossless_scenes() -> Comparison:
 
 def lossless_glyphs() -> Comparison:
     """Lossless or not, on words: what is read, copied and written through each, after equal FLOPs."""
-    arms, nets = _pictures({"kind": "glyphs", "level": "line", "tasks": {"look": 1.0}}, 96, (16, 88))
-    words = {"kind": "glyphs", "level": "line", "tasks": {"read": 1.0, "copy": 1.0, "write": 1.0}}
-    easy = {**words, "level": "grid", "lengths": [1, 3], "size": [16, 24]}
-    base = replace(
-        recipe("lossless_two"),
-        sources={
-            "short": {**easy, "share": 0.97, "until": 0.3},
-            "line": {**words, "share": 0.85, "from": 0.3},
-            "still": {**easy, "share": 0.12, "from": 0.3},
-            "prose": {"kind": "prose", "share": 0.03},
-        },
-        valid={},
-        length=256,
-        sample_size=(16, 88),
-    )
+    arms, nets = _pictures({"kind": "glyphs", "level": "grid", "tasks": {"look": 1.0}}, 80, (16, 80))
+    base = recipe("glyphs_grid")
+    tasks = {"read": 1.0, "copy": 1.0, "write": 1.0}
+    words = {n: {**spec, "tasks": tasks} if spec["kind"] == "glyphs" else spec for n, spec in base.sources.items()}
+    base = replace(base, sources=words, valid={})
     return Comparison(
         name="lossless_glyphs",
         question="Raw patches, latents or codes: through which can words be read, copied and written?",
-        arms={label: replace(base, name=label, model=arm) for label, arm in arms.items()},
+        arms={label: replace(base, name=label, model=_placed(arm)) for label, arm in arms.items()},
         nets=nets,
-        budget=BUDGET,
+        budget={"flops": 3e13},
         suite="glyphs",
         options=HELDOUT,
         n=100,
@@ -171,22 +180,16 @@ def on_data(whole: Comparison, data: str, options: Mapping[str, Any]) -> Compari
     if whole.suite == "questions":
         raise ValueError(f"{whole.name} asks questions about scenes: it cannot go onto other data")
     tasks, exact = "tasks" in (fields or ()), data in suites()
+    looked = {"tasks": {LOOK.get(data, "draw"): 1.0}} if tasks else {}
+    nets = {name for arm in whole.arms.values() for name in stands_on(arm)}
     return replace(
         whole,
         name=f"{whole.name}_on_{Path(data).stem}",
-        arms={
-            label: _shown(arm, {**shown, **(_asks(arm, data) if tasks else {})}) for label, arm in whole.arms.items()
-        },
-        nets={
-            name: _shown(net_of(whole, name), {**shown, **({"tasks": {_LOOK.get(data, "draw"): 1.0}} if tasks else {})})
-            for name in dict.fromkeys(name for arm in whole.arms.values() for name in stands_on(arm))
-        },
+        arms={n: _shown(arm, {**shown, **(_asks(arm, data) if tasks else {})}) for n, arm in whole.arms.items()},
+        nets={name: _shown(net_of(whole, name), {**shown, **looked}) for name in sorted(nets)},
         suite=data if exact else "likeness",
         options=dict(HELDOUT) if exact else {"source": held},
     )
-
-
-_LOOK = {"scenes": "look", "glyphs": "look"}
 
 
 def _asks(arm: Recipe, data: str) -> dict[str, dict[str, float]]:
@@ -206,7 +209,13 @@ def _with_prose(arm: Recipe) -> Recipe:
     return replace(arm, sources={**arm.sources, "prose": PROSE})
 
 
-def _raw(side: int) -> Any:
+def _placed(model: ModelConfig) -> ModelConfig:
+    """With learned places of the first tokens of a text: which letter of a word stands where is not relative."""
+    text = model.streams["text"]
+    return replace(model, streams={**model.streams, "text": replace(text, codec={**text.codec, "learned": 24})})
+
+
+def _raw(side: int) -> ModelConfig:
     return lossless.model(small_trunk(5), patch=(1, side, side), flow=FLOW, picture_weight=3.0)
 
 

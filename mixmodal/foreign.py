@@ -20,12 +20,12 @@ from torch import Tensor
 from mixmodal.checkpoint import HUB, fetched, hint_of_hub, inside
 from mixmodal.codecs.text import BEGIN, END, with_specials
 from mixmodal.config import ModelConfig, RotaryScaling, StreamConfig, TrunkConfig
+from mixmodal.growing import extended
 from mixmodal.linear import Linear
 from mixmodal.model import Model
 
 NORMED = {"qwen3": True, "llama": False}  # whether a family norms queries and keys
 SHAPE = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-NOISE = 0.1  # of a new row, in standard deviations of the old ones
 OF_BLOCK = {
     "input_layernorm": "attention_norm.gain",
     "post_attention_layernorm": "mlp_norm.gain",
@@ -245,7 +245,7 @@ def _fill(model: Model, tensors: _Tensors, tied: bool, twins: dict[int, int], se
                 f"{tensors.text} has a tensor {name} that the trunk has no place for: it computes otherwise"
             )
         if name in tables and tensor.shape[1:] == place.shape[1:]:
-            tensor = _extended(tensor, len(place), twins, seed)
+            tensor = extended(tensor, len(place), seed, twins)
         if tensor.shape != place.shape:
             raise ValueError(
                 f"{name} in {tensors.text} is {list(tensor.shape)}, and its config.json makes it {list(place.shape)}:"
@@ -255,20 +255,6 @@ def _fill(model: Model, tensors: _Tensors, tied: bool, twins: dict[int, int], se
         missing.discard(name)
     if missing:
         raise ValueError(f"{tensors.text} lacks {len(missing)} tensors, among them {min(missing)}: a part is missing")
-
-
-def _extended(rows_VD: Tensor, vocabulary: int, twins: dict[int, int], seed: int) -> Tensor:
-    """The rows, and new ones behind them: the mean of the old with a little noise, or a copy of the one named for it.
-
-    Shapes:  [V, D] -> [vocabulary, D].
-    """
-    rng = torch.Generator().manual_seed(seed)
-    noise = torch.randn(max(0, vocabulary - len(rows_VD)), rows_VD.shape[1], generator=rng)
-    new = rows_VD.mean(0) + NOISE * rows_VD.std(0) * noise
-    for at, old in twins.items():
-        if at >= len(rows_VD) > old:
-            new[at - len(rows_VD)] = rows_VD[old]
-    return torch.cat((rows_VD, new))
 
 
 def _file(folder: Path, name: str, text: str) -> Path:

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from mixmodal import config as values
-from mixmodal.chain import stands_on, untrained
+from mixmodal.chain import stands_on, starts_from, untrained
 from mixmodal.checkpoint import write_json
 from mixmodal.compute import duration, fast_dtype, measured_peak
 from mixmodal.config import Recipe
 from mixmodal.recipes import recipe as known_recipe
 
 BUDGETS = ("steps", "tokens", "flops", "minutes")
-LEAST = 50  # steps of the twin: fewer teach nothing, so then there is none
 TWIN = "text_alone"  # the arm that reads and writes the same prose, and nothing else
 
 
@@ -27,7 +26,8 @@ class Comparison:
     `arms` are recipes by label, `nets` recipes that these may stand on ("recipe:NAME"), before those of the package.
     Units:   `budget` is one of steps, tokens (positions), flops (of training and of what an arm stands on) or minutes,
              for each arm; `n` questions of each kind, `few` where guidance is tuned and curves are drawn; `guidances`
-             are those tried, `evaluations` the numbers of steps sampled with, `points` the models of a training judged.
+             are those tried, `evaluations` the numbers of steps sampled with, `points` the models of a training judged;
+             `least` the steps below which a twin learns nothing and is left out.
     """
 
     name: str
@@ -44,6 +44,7 @@ class Comparison:
     evaluations: tuple[int, ...] = (2, 4, 8, 16, 32)
     points: int = 4
     twin: bool = True
+    least: int = 50
 
     def __post_init__(self) -> None:
         if len(self.budget) != 1 or next(iter(self.budget)) not in BUDGETS:
@@ -70,7 +71,7 @@ def smoke(whole: Comparison) -> Comparison:
     """The same comparison in miniature: three arms, two seeds, a few steps, a few questions."""
     arms = {label: replace(arm, compile=False, rows=4) for label, arm in list(whole.arms.items())[:3]}
     named = {name for arm in arms.values() for name in stands_on(arm)}
-    nets = {name: replace(whole.nets.get(name) or known_recipe(name), steps=4, every=4, rows=8) for name in named}
+    nets = {name: replace(net_of(whole, name), steps=4, every=4, rows=8) for name in named}
     return replace(
         whole,
         arms=arms,
@@ -82,6 +83,7 @@ def smoke(whole: Comparison) -> Comparison:
         guidances=(1.0, 2.0),
         evaluations=(2, 4),
         points=2,
+        least=0,
     )
 
 
@@ -131,7 +133,7 @@ def planned(comparison: Comparison, out: Path) -> dict[str, Any]:
                 inner, shape = _fitted(net_of(comparison, name))
                 nets[name] = {"flops": step_cost(inner).flops * inner.steps, **shape}
         fitting, shape = _fitted(untrained(arm, comparison.nets))
-        cost, before = step_cost(fitting), sum(nets[name]["flops"] for name in stands_on(arm))
+        cost, before = step_cost(fitting), sum(nets[name]["flops"] for name in paid(comparison, label))
         arms[label] = {
             "flops_a_step": cost.flops,
             "flops_of_nets": before,
@@ -141,24 +143,38 @@ def planned(comparison: Comparison, out: Path) -> dict[str, Any]:
             **shape,
         }
     of = [*comparison.arms.values(), *(net_of(comparison, name) for name in nets)]
-    plan: dict[str, Any] = {"arms": arms, "nets": nets, "twin": {}, "data": digest([r.sources for r in of])}
+    starts = {name: _alone(net_of(comparison, name), nets[name]) for name in starts_of(comparison)}
+    data = digest([recipe.sources for recipe in of])
+    plan: dict[str, Any] = {"arms": arms, "nets": nets, "starts": starts, "twin": {}, "data": data}
     if comparison.twin and (found := twin_of(comparison)) is not None:
         other, twin = found
-        cost = step_cost(twin)
-        steps = arms[other]["flops_a_step"] * arms[other]["steps"] * arms[other]["text_share"] / cost.flops
-        if steps >= LEAST:
-            plan["twin"] = {
-                "of": other,
-                "flops_a_step": cost.flops,
-                "flops_of_nets": 0,
-                "text_share": 1.0,
-                "parameters": cost.parameters,
-                "steps": round(steps),
-                "length": twin.length,
-                "rows": twin.rows,
-            }
+        told = _alone(untrained(twin), {"length": twin.length, "rows": twin.rows})
+        steps = arms[other]["flops_a_step"] * arms[other]["steps"] * arms[other]["text_share"] / told["flops_a_step"]
+        if steps >= comparison.least:
+            plan["twin"] = {"of": other, **told, "steps": max(1, round(steps))}
     write_json(file, plan)
     return plan
+
+
+def _alone(words: Recipe, shape: dict[str, int]) -> dict[str, Any]:
+    """What is planned of a recipe of words, which stands on nothing."""
+    from mixmodal.judge.costs import step_cost
+
+    shape = {key: shape[key] for key in ("length", "rows")}
+    cost = step_cost(replace(words, **shape))
+    told = {"flops_a_step": cost.flops, "flops_of_nets": 0, "text_share": 1.0, "parameters": cost.parameters}
+    return {**told, "steps": words.steps, **shape}
+
+
+def starts_of(comparison: Comparison) -> list[str]:
+    """The names of the recipes whose models some arm trains on."""
+    return list(dict.fromkeys(filter(None, map(starts_from, comparison.arms.values()))))
+
+
+def paid(comparison: Comparison, label: str) -> list[str]:
+    """The names of the recipes that count in an arm's budget: those it stands on, but for one that all start from."""
+    shared = {starts_from(arm) for arm in comparison.arms.values()}
+    return [name for name in stands_on(comparison.arms[label]) if shared != {name}]
 
 
 def net_of(comparison: Comparison, name: str) -> Recipe:
@@ -222,7 +238,7 @@ def twin_of(comparison: Comparison) -> tuple[str, Recipe] | None:
 def estimate(comparison: Comparison, plan: dict[str, Any], jobs: int) -> list[str]:
     """What it will cost, for people."""
     peak, lines, total = measured_peak(fast_dtype()), [], 0.0
-    for label, arm in (*plan["arms"].items(), *([(TWIN, plan["twin"])] if plan["twin"] else [])):
+    for label, arm in {**plan["starts"], **plan["arms"], **({TWIN: plan["twin"]} if plan["twin"] else {})}.items():
         flops = arm["flops_a_step"] * arm["steps"] + arm["flops_of_nets"]
         total += flops * len(comparison.seeds)
         lines.append(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Container
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from mixmodal.data import make_mixture
 from mixmodal.data.loading import Loader
 from mixmodal.data.mixing import Mixture
 from mixmodal.foreign import adapted
+from mixmodal.growing import carry_over, together
 from mixmodal.kinds import kind_of
 from mixmodal.memory import memory_of
 from mixmodal.model import Model
@@ -83,33 +85,32 @@ def prepare(recipe: Recipe, device: str | None = None, ranks: Ranks = ALONE) -> 
 def made(recipe: Recipe) -> tuple[Recipe, Model, Mixture, dict[str, Any]]:
     """The recipe with its codecs completed from the data, its model, its data, and what binds whoever trains it on."""
     mixture = make_mixture(recipe.sources, recipe.seed)
-    origin: dict[str, Any] = {}
-    torch.manual_seed(recipe.seed)  # new adapters draw
+    began, about = None, {}
     if recipe.start:
-        model, about = from_pretrained(recipe.start)
-        origin = {name: about[name] for name in ORIGIN if name in about}
-        model = adapted(model, recipe.model.trunk)
-        recipe = replace(recipe, model=replace(model.config, streams=_merged(recipe.model, model.config)))
-        recipe, standing, told = _standing(recipe, ("objective",))  # codecs are those of the model, with all they hold
-        origin |= told
-        started = Model(recipe.model)
-        started.load_state_dict(model.state_dict(), strict=False)  # an objective may learn what it did not before
-        started.load_state_dict(standing, strict=False)
-        model = started
-    else:
-        recipe, standing, origin = _standing(recipe)
+        torch.manual_seed(recipe.seed)  # new adapters draw
+        began, about = from_pretrained(recipe.start)
+        began = adapted(began, recipe.model.trunk)
+        recipe = replace(recipe, model=together(began.config, recipe.model))
+    had = began.config.streams if began is not None else {}
+    recipe, standing, origin = _standing(recipe, had)
+    if recipe.model.streams.keys() - had.keys():
         recipe = replace(recipe, model=_complete(recipe, mixture))
-        torch.manual_seed(recipe.seed)
-        model = Model(recipe.model)
-        model.load_state_dict(standing, strict=False)
-    return recipe, model, mixture, origin
+    torch.manual_seed(recipe.seed)
+    model = Model(recipe.model)
+    if began is not None:
+        carry_over(began, model, recipe.seed)
+    model.load_state_dict(standing, strict=False)
+    return recipe, model, mixture, {name: about[name] for name in ORIGIN if name in about} | origin
 
 
-def _standing(recipe: Recipe, parts: tuple[str, ...] = STANDING) -> tuple[Recipe, dict[str, Tensor], dict[str, Any]]:
-    """The recipe with `nets` that come from a trained model spelled out, their weights, and what binds their users."""
+def _standing(recipe: Recipe, had: Container[str]) -> tuple[Recipe, dict[str, Tensor], dict[str, Any]]:
+    """The recipe with `nets` that come from a trained model spelled out, their weights, and what binds their users.
+
+    The codecs of streams that training starts with are those of the model, with all they hold.
+    """
     streams, weights, origin = {}, {}, {}
     for name, stream in recipe.model.streams.items():
-        for part in parts:
+        for part in ("objective",) if name in had else STANDING:
             spec = getattr(stream, part)
             if place := (spec.get("nets") or {}).get("from"):
                 nets, tensors, about = _nets(place, stream.medium)
@@ -165,16 +166,6 @@ def _complete(recipe: Recipe, mixture) -> values.ModelConfig:
             stream = replace(stream, codec={"kind": stream.codec["kind"], **made})
         streams[name] = stream
     return replace(recipe.model, streams=streams)
-
-
-def _merged(wanted: values.ModelConfig, found: values.ModelConfig) -> dict:
-    """The streams of a model that is trained on: its own codecs, the recipe's objectives and weights."""
-    return {
-        name: replace(stream, objective=wanted.streams[name].objective, weight=wanted.streams[name].weight)
-        if name in wanted.streams
-        else stream
-        for name, stream in found.streams.items()
-    }
 
 
 def compile_trunk(model: Model) -> str | None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mixmodal import comparisons, plan
+from mixmodal import comparisons
 from mixmodal.collect import collected, reached
 from mixmodal.compare import _alone, do, stages
 from mixmodal.config import TrunkConfig, from_json, to_json
@@ -21,7 +21,7 @@ from mixmodal.judge import costs, suites
 from mixmodal.judge.costs import fitting, sampling_cost, step_cost
 from mixmodal.judge.intervals import over_seeds, rate
 from mixmodal.judge.suites import Exam
-from mixmodal.plan import TWIN, Comparison, begin, budget, home, planned, smoke, twin_of
+from mixmodal.plan import TWIN, Comparison, begin, budget, home, paid, planned, smoke, twin_of
 from mixmodal.recipes import recipe
 from mixmodal.report import chart, page
 from mixmodal.similarity import frechet
@@ -44,9 +44,10 @@ def tiny(**more) -> Comparison:
         "guidances": (1.0, 2.0),
         "evaluations": (1, 2),
         "points": 2,
+        "least": 0,
         "options": {"splits": "heldout"},
     }
-    return Comparison(name="tiny", question="eights or sixteens?", arms=arms, **{**kept, **more})
+    return Comparison(name="tiny", question="eights or sixteens?", **{"arms": arms, **kept, **more})
 
 
 def finished(comparison: Comparison, out) -> dict:
@@ -72,7 +73,6 @@ def done(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(suites, "PROSE_DOCUMENTS", 4)
         patch.setattr(costs, "BATCHES", 2)
-        patch.setattr(plan, "LEAST", 1)
         yield out, finished(tiny(), out)
 
 
@@ -102,6 +102,23 @@ def test_what_is_done_is_not_done_again_and_what_is_lost_comes_back_the_same(don
     kept = (home(again, "sixteens", 0) / "trained.json").stat().st_mtime_ns
     assert untimed(finished(tiny(), again)) == untimed(result)
     assert (home(again, "sixteens", 0) / "trained.json").stat().st_mtime_ns == kept
+
+
+def test_what_all_arms_start_from_is_trained_first_judged_and_paid_by_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(suites, "PROSE_DOCUMENTS", 4)
+    monkeypatch.setattr(costs, "BATCHES", 2)
+    arm = tiny().arms["eights"]
+    text = replace(arm.model, streams={"text": arm.model.streams["text"]})
+    words = replace(arm, model=text, sources={"prose": {"kind": "prose"}}, valid={}, steps=2, every=2)
+    whole = tiny(arms={"grown": replace(arm, start="recipe:words")}, nets={"words": words}, points=1)
+    result = finished(whole, tmp_path)["arms"]
+    assert list(result) == ["grown", "words", TWIN]
+    assert result["grown"]["flops_of_nets"] == 0 and result["grown"]["stands_on"] == []
+    assert all(arm["scores"]["text.bits_per_byte"]["value"] > 0 for arm in result.values())
+    recipe_of_twin = json.loads((home(tmp_path, TWIN, 0) / "recipe.json").read_text())
+    assert recipe_of_twin["start"] == str(home(tmp_path, "words", 0))
+    two = replace(whole, arms={**whole.arms, "new": arm})
+    assert paid(two, "grown") == ["words"] and paid(two, "new") == paid(whole, "grown") == []
 
 
 def test_the_page_needs_no_network_and_names_every_arm(done):

@@ -155,7 +155,10 @@ def test_a_tokenizer_is_trained_on_the_texts_of_the_documents_unless_one_is_ther
     documents = [Document((Text("zyzzyva zyzzyva"), Text("zyzzyva"))) for _ in range(20)]
     made = prepare(Config(), documents, ["image"], recipe)
     assert len(codec_of(made).encode(Text("zyzzyva")).values) <= 2
-    assert prepare(made, [], ["image"], replace(recipe, tokenizer="nowhere.json")) is made
+    assert prepare(made, [], ["image"], replace(recipe, tokenizer="nowhere.json")) == made
+    more = prepare(replace(made, tasks=True), [], ["image", "sound"], recipe)
+    before, after = (codec_of(config).tokenizer.get_vocab() for config in (made, more))
+    assert before.items() < after.items() and {"<|sound|>", "<|/sound|>"} < after.keys() - before.keys()
 
 
 def test_a_codec_without_a_tokenizer_or_without_its_specials_says_what_to_do():

@@ -63,17 +63,21 @@ def with_specials(tokenizer: str, media: Iterable[str], tasks: bool = False) -> 
 
 
 def prepare(config: Config, documents: Iterable[Document], media: Iterable[str], recipe: Recipe) -> Config:
-    """The options completed from the data: a tokenizer trained on the documents' texts, or the recipe's own file."""
+    """The options completed: their own tokenizer, the recipe's, or one trained on the documents' texts; with specials.
+
+    A tokenizer that has some of them gets the others behind, so that its own numbers stay.
+    """
     if config.tokenizer:
-        return config
-    if recipe.tokenizer:
+        tokenizer = config.tokenizer
+    elif recipe.tokenizer:
         with open(recipe.tokenizer, encoding="utf8") as file:
             tokenizer = file.read()
     else:
         texts = (part.text for document in documents for part in document.parts if part.medium == Text.medium)
         tokenizer = train_tokenizer(texts, recipe.vocabulary)
     made = with_specials(tokenizer, media, config.tasks)
-    return replace(made, learned=config.learned, fill=config.fill, kept=config.kept)
+    vocabulary = max(made.vocabulary, config.vocabulary)  # a table may have rows that no token has yet
+    return replace(config, tokenizer=made.tokenizer, vocabulary=vocabulary)
 
 
 class Codec(nn.Module):

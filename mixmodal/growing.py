@@ -1,0 +1,74 @@
+"""A model that is trained on with more streams than it had: what it knew stays, and the new ones begin beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mixmodal.config import ModelConfig, StreamConfig
+from mixmodal.model import Model
+
+NOISE = 0.1  # of a new row, in standard deviations of the old ones
+
+
+def together(found: ModelConfig, wanted: ModelConfig) -> ModelConfig:
+    """The streams of a model that is trained on, with the wanted objectives and weights, and those of media it lacks.
+
+    Its codecs and heads stay. Where there are new streams, the speaker takes what is wanted of its own and was off so
+    far: it may have to announce tasks, or to share its vocabulary.
+    """
+    known = {stream.medium for stream in found.streams.values()}
+    new = {name: stream for name, stream in wanted.streams.items() if stream.medium not in known}
+    streams = {name: _taught(stream, wanted.streams.get(name)) for name, stream in found.streams.items()}
+    if new and (asked := wanted.streams.get(found.speaker)) is not None:
+        old = streams[found.speaker]
+        head = None if old.head is None else _switched_on(old.head, asked.head or {})
+        streams[found.speaker] = replace(old, codec=_switched_on(old.codec, asked.codec), head=head)
+    return replace(found, streams={**streams, **new})
+
+
+def _taught(stream: StreamConfig, wanted: StreamConfig | None) -> StreamConfig:
+    return stream if wanted is None else replace(stream, objective=wanted.objective, weight=wanted.weight)
+
+
+def _switched_on(had: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    return {**had, **{option: value for option, value in asked.items() if not had.get(option)}}
+
+
+@torch.no_grad()
+def carry_over(old: Model, new: Model, seed: int) -> None:
+    """Every weight of `old` into `new`; where a table has more rows now, the old ones stand first.
+
+    Raises:  ValueError for a weight that has another shape otherwise.
+    """
+    had, own = old.state_dict(), new.state_dict()
+    for name, tensor in had.items():
+        place = own.get(name)
+        if place is None:
+            continue  # an objective may have learned what it does not now
+        if tensor.shape != place.shape:
+            if tensor.shape[1:] != place.shape[1:] or len(tensor) > len(place) or tensor.ndim != 2:
+                raise ValueError(
+                    f"{name} is {list(tensor.shape)} in the model that training starts from, and {list(place.shape)} in"
+                    " the one that is wanted: leave the options of its stream as they are there"
+                )
+            tensor = extended(tensor, len(place), seed)
+        place.copy_(tensor)
+
+
+def extended(rows_VD: Tensor, vocabulary: int, seed: int, twins: Mapping[int, int] | None = None) -> Tensor:
+    """The rows, and new ones behind them: the mean of the old with a little noise, or a copy of the one named for it.
+
+    Shapes:  [V, D] -> [vocabulary, D].
+    """
+    rng = torch.Generator().manual_seed(seed)
+    noise = torch.randn(max(0, vocabulary - len(rows_VD)), rows_VD.shape[1], generator=rng)
+    new = rows_VD.mean(0) + NOISE * rows_VD.std(0) * noise
+    for at, row in (twins or {}).items():
+        if at >= len(rows_VD) > row:
+            new[at - len(rows_VD)] = rows_VD[row]
+    return torch.cat((rows_VD, new))

@@ -1,0 +1,101 @@
+"""A model of words alone is trained on with pictures: what it knew stays, and what is new stands behind it."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tiny import RECIPE, TRUNK, hasten
+
+from mixmodal.chain import stands_on, starts_from, untrained
+from mixmodal.checkpoint import save_pretrained
+from mixmodal.config import Recipe
+from mixmodal.designs import lossless
+from mixmodal.growing import carry_over, together
+from mixmodal.parts import Document, Text
+from mixmodal.prepare import prepare
+from mixmodal.sequence import collate
+
+NETS = {"kind": "autoencoder", "shrink": 4, "features": 8, "blocks": 1}
+CODES = {**NETS, "quantizer": {"kind": "vq", "size": 16, "width": 4}}
+GROWN = {
+    "lossless": {"patch": (1, 8, 8)},
+    "showo": {"nets": CODES},
+    "chameleon": {"nets": CODES},
+    "transfusion": {"nets": {**NETS, "vector": 4}},
+}
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory):
+    """The folder of a model of words alone, no weight of which is zero."""
+    folder = tmp_path_factory.mktemp("words") / "model"
+    with pytest.MonkeyPatch.context() as patch:
+        hasten(patch)
+        text = {"text": RECIPE.model.streams["text"]}
+        alone = replace(RECIPE.model, streams=text)
+        prose = {"prose": {"kind": "prose"}}
+        model = prepare(replace(RECIPE, model=alone, sources=prose, valid={}, length=384)).model
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    save_pretrained(model, folder)
+    return folder, model.eval()
+
+
+def recipe_of(design: str, start: str) -> Recipe:
+    module = importlib.import_module(f"mixmodal.designs.{design}")
+    return replace(RECIPE, model=module.model(TRUNK, **GROWN[design]), start=start, valid={})
+
+
+def logits(model, document: Document) -> torch.Tensor:
+    sequence = model.lay_out(document, np.random.default_rng(0))
+    speaker = model.speaker.name
+    batch = collate([sequence], [[0]], len(sequence), model.blank())
+    with torch.inference_mode():
+        return model.streams[speaker].head.logits(model(batch).flatten(0, 1))
+
+
+@pytest.mark.parametrize("design", GROWN)
+def test_what_it_said_of_words_it_says_still_and_pictures_are_learned(design, words, monkeypatch):
+    folder, old = words
+    hasten(monkeypatch)
+    run = prepare(recipe_of(design, str(folder)))
+    model = run.model.eval()
+    assert {"text", "image"} == {stream.medium for stream in model.streams.values()}
+    had, has = (m.speaker.codec.tokenizer.get_vocab() for m in (old, model))
+    assert had.items() <= has.items() and {"<|image|>", "<|/image|>"} <= has.keys() - had.keys()
+    before, after = (logits(m, Document((Text("a red ring"),))) for m in (old, model))
+    rows = min(len(before), len(after))  # with tasks a document opens with one token more
+    if design != "showo":
+        torch.testing.assert_close(after[:, : before.shape[1]], before, rtol=1e-4, atol=1e-4)
+    assert rows and torch.isfinite(after).all()
+    model.train()
+    losses = model.losses(run.loader.next(0.5))
+    assert len({name.split(".")[0] for name in losses}) == 2
+    assert all(torch.isfinite(total) for total, _ in losses.values())
+
+
+def test_a_model_that_has_all_media_keeps_its_codecs_and_takes_objectives():
+    found = RECIPE.model
+    wanted = lossless.model(TRUNK, patch=(1, 16, 16), flow={"copies": 7}, picture_weight=9.0)
+    streams = together(found, wanted).streams
+    assert streams["patches"].codec == found.streams["patches"].codec and streams["patches"].weight == 9.0
+    assert streams["patches"].objective["copies"] == 7 and streams["text"].codec == found.streams["text"].codec
+
+
+def test_a_weight_of_another_shape_is_refused_by_its_name(words, monkeypatch):
+    _, old = words
+    hasten(monkeypatch)
+    wider = replace(RECIPE, model=lossless.model(replace(TRUNK, mlp_width=32)))
+    with pytest.raises(ValueError, match=r"mlp\.\w+\.weight is \[.*leave the options"):
+        carry_over(old, prepare(wider).model, 0)
+
+
+def test_a_recipe_may_start_from_another_recipe():
+    chosen = replace(RECIPE, start="recipe:lossless_two")
+    assert starts_from(chosen) == "lossless_two" and stands_on(chosen) == ["lossless_two"]
+    assert untrained(chosen).start == "" and starts_from(RECIPE) == starts_from(replace(RECIPE, start="runs/a")) == ""
