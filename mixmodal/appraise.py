@@ -5,14 +5,18 @@ from __future__ import annotations
 import base64
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from PIL import Image as Picture
 
 from mixmodal.api import Loaded, load
 from mixmodal.checkpoint import checkpoints, home_step
+from mixmodal.data import OF_MIXTURE, make_source, options_of, source_class
 from mixmodal.data.opening import WORLDS
+from mixmodal.judge.audit import remains
 from mixmodal.judge.costs import sampling_cost
 from mixmodal.judge.suites import Exam, bits_per_byte, examine, questions
 from mixmodal.parts import Document, Image, Text
@@ -35,17 +39,23 @@ def tuned(comparison: Comparison, folder: Path) -> dict[str, Any]:
     for weights in _weights(folder):
         _put(loaded, folder, _last(folder), weights)
         for guidance in comparison.guidances:
-            scores = _asked(comparison, loaded, {"guidance": guidance}, TUNING, Image.medium)
-            tried.append({"guidance": guidance, "weights": weights, "score": _drawn(scores)})
+            for temperature in comparison.temperatures if _cooled(loaded, None) else (None,):
+                _cooled(loaded, temperature)
+                scores = _asked(comparison, loaded, {"guidance": guidance}, TUNING, Image.medium)
+                chosen = {"guidance": guidance, "temperature": temperature, "weights": weights}
+                tried.append({**chosen, "score": _drawn(scores)})
     best = max(tried, key=lambda entry: entry["score"])
-    return {"guidance": best["guidance"], "weights": best["weights"], "tried": tried}
+    return {**{name: value for name, value in best.items() if name != "score"}, "tried": tried}
 
 
 def judged(comparison: Comparison, folder: Path, chosen: dict[str, Any], show: bool) -> dict[str, Any]:
     """All that is told of one run; where `show`, what it draws too."""
     loaded, medium = load(folder), Image.medium
+    if codec := next((s.codec for s in loaded.model.streams.values() if hasattr(s.codec, "rebuilt")), None):
+        return {"scores": remains(codec, _held_out(comparison, loaded))}
     weights, settings = chosen.get("weights", "weights"), {"guidance": chosen.get("guidance")}
     _put(loaded, folder, _last(folder), weights)
+    _cooled(loaded, chosen.get("temperature"))
     if all(stream.medium != medium for stream in loaded.model.streams.values()):
         return {"tuned": {}, "scores": {"text.bits_per_byte": bits_per_byte(Exam(loaded.model, loaded.about))}}
     told: dict[str, Any] = {"tuned": chosen, "scores": _asked(comparison, loaded, settings, TEST, n=comparison.n)}
@@ -59,9 +69,10 @@ def judged(comparison: Comparison, folder: Path, chosen: dict[str, Any], show: b
         for steps in comparison.evaluations:
             some = settings | {"steps": steps}
             price = sampling_cost(_exam(comparison, loaded, some, TEST, 1), documents[:1])
-            told["evaluations"].append(
-                {"steps": steps, **price, "scores": _asked(comparison, loaded, some, TEST, medium)}
-            )
+            if told["evaluations"] and told["evaluations"][-1]["passes"] == price["passes"]:
+                break  # one value after the other: steps change nothing
+            scores = _asked(comparison, loaded, some, TEST, medium)
+            told["evaluations"].append({"steps": steps, **price, "scores": scores})
     seconds = {line["step"]: line["seconds"] for line in read_metrics(folder) if "seconds" in line}
     told["curve"] = []
     for step in _planned(folder):
@@ -86,6 +97,27 @@ def _asked(
     """The scores of the suite, those about speed left out: they are told elsewhere."""
     scores = examine(comparison.suite, _exam(comparison, loaded, settings, seed, n or comparison.few, only))
     return {name: value for name, value in scores.items() if name not in ("seconds", "settings", "suite")}
+
+
+def _held_out(comparison: Comparison, loaded: Loaded) -> list[Document]:
+    """Pictures that a tokenizer never saw."""
+    learned = next(iter(loaded.about["sources"].values()))
+    spec = comparison.options.get("source") or {k: v for k, v in learned.items() if k not in OF_MIXTURE[1:]}
+    fields = options_of(source_class(spec["kind"]))
+    if fields is None or "split" in fields:
+        spec = {"split": "heldout", **spec}
+    source = make_source(spec)
+    numbers = range(comparison.n if source.size is None else min(source.size, comparison.n))
+    return [source.document(number, np.random.default_rng([TEST, number])) for number in numbers]
+
+
+def _cooled(loaded: Loaded, temperature: float | None) -> bool:
+    """Whether what draws pictures does so at a temperature, from now on at this one."""
+    head = loaded.model.writer(Image.medium).head if _draws(loaded) else None
+    able = getattr(getattr(head, "config", None), "temperature", 0) > 0
+    if able and temperature is not None:
+        head.config = replace(head.config, temperature=temperature)
+    return able
 
 
 def _draws(loaded: Loaded) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mixmodal import config as values
+from mixmodal.chain import starts_from
 from mixmodal.curves import processor
 from mixmodal.judge.intervals import half_width, over_seeds
 from mixmodal.plan import TWIN, Comparison, comparison_in, home, paid, planned
@@ -27,6 +28,9 @@ def collected(out: Path) -> dict[str, Any]:
     plan = planned(comparison, out)
     arms = {label: _arm(comparison, plan["arms"][label], out, label) for label in comparison.arms}
     arms |= {name: _arm(comparison, told, out, name) for name, told in plan["starts"].items()}
+    for label in comparison.arms:
+        if start := starts_from(comparison.arms[label]):
+            arms[label]["scores"] |= _beside(arms[label]["scores"], arms[start]["scores"])
     if plan["twin"]:
         arms[TWIN] = _arm(comparison, plan["twin"], out, TWIN)
     return {
@@ -39,6 +43,8 @@ def collected(out: Path) -> dict[str, Any]:
         "n": comparison.n,
         "few": comparison.few,
         "arms": arms,
+        "beside": [*plan["starts"], *([TWIN] if plan["twin"] else [])],
+        "nets": {n: _net(comparison, plan["nets"][n], out, n) for n in plan["nets"] if n not in plan["starts"]},
         "fingerprint": fingerprint(comparison, arms, plan["data"]),
     }
 
@@ -70,6 +76,9 @@ def _arm(comparison: Comparison, plan: dict[str, Any], out: Path, label: str) ->
     arm: dict[str, Any] = {
         "recipe": comparison.arms[label].name if label in comparison.arms else label,
         "parameters": plan["parameters"],
+        "text_share": plan["text_share"],
+        "words": plan["text_share"] * plan["rows"] * plan["length"] * _mean([run["steps"] for run in trained]),
+        "pictures": plan["pictures"] * plan["rows"] * plan["length"] * _mean([run["steps"] for run in trained]),
         "stands_on": names,
         "steps": [run["steps"] for run in trained],
         "flops": flops,
@@ -107,6 +116,20 @@ def _arm(comparison: Comparison, plan: dict[str, Any], out: Path, label: str) ->
         begun = {"flops": plan["flops_of_nets"], "seconds": _mean(arm["seconds_of_nets"])}
         arm["to_rate"] = {f"{rate:.0%}": reached(arm["curve"], rate, begun) for rate in RATES}
     return arm
+
+
+def _net(comparison: Comparison, plan: dict[str, Any], out: Path, name: str) -> dict[str, Any]:
+    """What a tokenizer that arms stand on costs, and what it leaves of pictures."""
+    told, trained = ([_read(home(out, name, s) / f"{n}.json") for s in comparison.seeds] for n in ("scores", "trained"))
+    seconds = [run["seconds"] for run in trained]
+    return {"flops": plan["flops"], "seconds": seconds, "scores": _over([run["scores"] for run in told])}
+
+
+def _beside(scores: dict[str, Any], start: dict[str, Any]) -> dict[str, Any]:
+    """What became of each number that the start has too, seed by seed."""
+    both = {name: score for name, score in start.items() if name in scores and "half" in score}
+    apart = {n: [a - b for a, b in zip(scores[n]["seeds"], both[n]["seeds"], strict=True)] for n in both}
+    return {f"{n}.change": {"value": _mean(f), "half": half_width(f), "seeds": f} for n, f in apart.items()}
 
 
 def reached(curve: list[dict[str, Any]], rate: float, begun: dict[str, float]) -> dict[str, float] | None:

@@ -36,7 +36,6 @@ from mixmodal.plan import (
     net_of,
     paid,
     planned,
-    starts_of,
     twin_of,
 )
 
@@ -109,7 +108,7 @@ def stages(comparison: Comparison, out: Path) -> Iterator[list[Piece]]:
             for a in labels[len(comparison.arms) :]
         ),
     ]
-    labels += starts_of(comparison)
+    labels += nets
     yield [Piece("judge", a, s, home(out, a, s) / "scores.json") for s in comparison.seeds for a in labels]
 
 

@@ -20,6 +20,7 @@ from mixmodal.recipes.designs import FLOW
 
 BUDGET = {"flops": 2.5e13}  # about 500 steps of the lossless design, some six minutes of one core
 PROSE = {"kind": "prose", "share": 0.1}
+ROWS = {"lossless": 16, "transfusion": 13, "showo": 21, "chameleon": 20}  # in which as many documents stand
 HELDOUT = {"splits": "heldout"}
 LOOK = {"scenes": "look", "glyphs": "look"}  # the task of a world that is a picture alone; of others it is draw
 RATES = {"fsq_7": (5, 5, 5), "fsq_10": (8, 5, 5, 5), "fsq_14": (8, 8, 8, 6, 5)}  # by bits a code
@@ -52,16 +53,20 @@ def roads() -> Comparison:
 
 
 def from_text() -> Comparison:
-    """The roads again, all begun from the same model of words: what do pictures cost its text?"""
+    """The roads again, all begun from the same model of words: what do pictures cost its text?
+
+    A step is as much prose and as many pictures for each, whatever positions and FLOPs its pictures take.
+    """
     whole, plain = roads(), recipe("lossless_two")
     words = replace(plain.model, streams={"text": plain.model.streams["text"]})
     start = replace(plain, name="words", model=words, sources={"prose": {"kind": "prose"}}, valid={}, steps=600)
-    half = {"prose": {"kind": "prose", "share": 1.0}}
+    sources = {"two": whole.arms["lossless"].sources["two"], "prose": {"kind": "prose", "share": 1.0}}
+    arms = {n: replace(a, start="recipe:words", sources=sources, rows=ROWS[n]) for n, a in whole.arms.items()}
     return replace(
         whole,
         name="from_text",
         question="Which road of the picture costs a model of words the least of its words?",
-        arms={n: replace(a, start="recipe:words", sources={**a.sources, **half}) for n, a in whole.arms.items()},
+        arms=arms,
         nets={"words": start},
         budget={"steps": 300},
         points=2,
@@ -85,12 +90,17 @@ def lossless_scenes() -> Comparison:
 
 
 def lossless_glyphs() -> Comparison:
-    """Lossless or not, on words: what is read, copied and written through each, after equal FLOPs."""
-    arms, nets = _pictures({"kind": "glyphs", "level": "grid", "tasks": {"look": 1.0}}, 80, (16, 80))
+    """Lossless or not, on words: what is read, copied and written through each, after equal FLOPs.
+
+    The words' squares of 4 px are few, so tokenizers that learned on words can keep them all; one learned on scenes.
+    """
+    arms, nets = _pictures({"kind": "glyphs", "level": "grid", "tasks": {"look": 1.0}}, 88, (16, 80))
+    nets["of_scenes"] = replace(recipe("tokenizer_scenes"), name="of_scenes")
+    arms["vq_of_scenes"] = showo.model(small_trunk(5), nets={"from": "recipe:of_scenes"})
     base = recipe("glyphs_grid")
     tasks = {"read": 1.0, "copy": 1.0, "write": 1.0}
     words = {n: {**spec, "tasks": tasks} if spec["kind"] == "glyphs" else spec for n, spec in base.sources.items()}
-    base = replace(base, sources=words, valid={})
+    base = replace(base, sources=words, valid={}, optim=replace(base.optim, settle=1.0))
     return Comparison(
         name="lossless_glyphs",
         question="Raw patches, latents or codes: through which can words be read, copied and written?",
@@ -105,14 +115,21 @@ def lossless_glyphs() -> Comparison:
 
 
 def tenfold() -> Comparison:
-    """A U-Net or patches in a transformer: FLOPs and time to exact pictures, by what is predicted."""
+    """A U-Net or patches in a transformer: FLOPs and time to exact pictures, by what is predicted.
+
+    Rates never fall, and the averaged weights may be taken, so that each point of a curve is a model to be had there.
+    The error of noise is that of Ho et al. 2020 (arXiv:2006.11239), not the velocity's.
+    """
+    plain, gau = recipe("lossless_two"), recipe("gau_two")
+    fine = replace(plain, rows=8, length=384, model=_raw(4))
+    units = replace(fine, model=lossless.model(gau.model.trunk, patch=(1, 4, 4), flow=FLOW, picture_weight=3.0))
     arms: dict[str, Recipe] = {}
     for what in ("x", "v", "noise"):
         arms[f"unet_{what}"] = _predicting(recipe("unet_two"), what)
-        arms[f"patch8_{what}"] = _predicting(recipe("lossless_two"), what)
-        fine = replace(recipe("lossless_two"), rows=8, length=384, model=_raw(4))
+        arms[f"patch8_{what}"] = _predicting(plain, what)
         arms[f"patch4_{what}"] = _predicting(fine, what)
-    arms["gau_noise"] = _predicting(recipe("gau_two"), "noise")
+    arms |= {f"gau4_{what}": _predicting(units, what) for what in ("x", "noise")}
+    arms = {n: replace(arm, name=n, optim=replace(arm.optim, decay=0.0, average=0.1)) for n, arm in arms.items()}
     return Comparison(
         name="tenfold",
         question="Does a patch transformer take ten times as long as a U-Net?",
@@ -121,7 +138,7 @@ def tenfold() -> Comparison:
         options=HELDOUT,
         n=100,
         few=40,
-        points=6,
+        points=8,
         evaluations=(25,),
         twin=False,
     )
@@ -136,7 +153,7 @@ def two_pictures() -> Comparison:
         name="two_pictures",
         question="Two pictures in one sequence, or each encoded by itself: which answers questions about both?",
         arms={
-            "together": replace(base, name="together", model=fuyu.model(small_trunk(6), flat=False)),
+            "together": replace(base, name="together", model=fuyu.model(small_trunk(6), two_way=True)),
             "apart": replace(base, name="apart", model=llava.model(small_trunk(3), blocks=3)),
         },
         budget=BUDGET,
@@ -220,8 +237,9 @@ def _raw(side: int) -> ModelConfig:
 
 
 def _predicting(arm: Recipe, what: str) -> Recipe:
+    loss = "prediction" if what == "noise" else "velocity"
     streams = {
-        name: replace(stream, objective={**stream.objective, "prediction": what})
+        name: replace(stream, objective={**stream.objective, "prediction": what, "loss": loss})
         if stream.objective["kind"] == "flow" and stream.role != "read"
         else stream
         for name, stream in arm.model.streams.items()
@@ -239,7 +257,8 @@ def _pictures(look: dict[str, Any], length: int, size: tuple[int, int] = (32, 32
     plain, latent = recipe("tokenizer_scenes"), recipe("tokenizer_scenes_kl")
     here = {"sources": {"pictures": look}, "valid": {}, "length": length, "sample_size": size}
     nets, arms = {"of_kl": replace(latent, name="of_kl", **here)}, {"raw_8": _raw(8), "raw_4": _raw(4)}
-    arms["kl"] = transfusion.model(small_trunk(5), nets={"from": "recipe:of_kl"})
+    flow = {**FLOW, "prediction": "v"}
+    arms["kl"] = transfusion.model(small_trunk(5), nets={"from": "recipe:of_kl"}, flow=flow, picture_weight=3.0)
     for name, quantizer in quantizers.items():
         pictures = plain.model.streams["pictures"]
         codec = {**pictures.codec, "quantizer": quantizer}

@@ -6,14 +6,18 @@ and the rows and columns of patches that a picture has; it gives the prediction 
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mixmodal.config import TrunkConfig, relu2_trunk
-from mixmodal.convnets import Conv, bent, normed, to_canvas, to_patches
+from mixmodal.convnets import Conv, to_canvas, to_patches
 from mixmodal.linear import Linear
 from mixmodal.trunk import Attention, Clock, Trunk, all_see_all, gather
+
+GROUP = 8  # channels that are normed together
 
 
 class Tower(nn.Module):
@@ -41,6 +45,14 @@ class Tower(nn.Module):
         return F.linear(self.trunk(x, seen, told.unflatten(0, shape)), self.out.to(dtype)).flatten(0, 1)
 
 
+def grouped(x: Tensor) -> Tensor:
+    """Features normed over a group of channels and over all places, so that what differs from place to place stays.
+
+    Source:  Wu & He 2018 (arXiv:1803.08494).
+    """
+    return F.group_norm(x, math.gcd(max(1, x.shape[1] // GROUP), x.shape[1]))
+
+
 class Residual(nn.Module):
     """Two convolutions, what lies between them scaled and shifted by a condition of the picture; added to the input.
 
@@ -57,7 +69,7 @@ class Residual(nn.Module):
     def forward(self, x: Tensor, told: Tensor) -> Tensor:
         """Features of the same places."""
         scale, shift = self.told(told)[:, :, None, None].chunk(2, 1)
-        inner = F.silu(normed(self.first(bent(x))) * (1 + scale) + shift)
+        inner = F.silu(grouped(self.first(F.silu(grouped(x)))) * (1 + scale) + shift)
         return self.past(x.movedim(1, -1)).movedim(-1, 1) + self.second(inner)
 
 
@@ -67,7 +79,7 @@ class Pyramid(nn.Module):
     Shapes:  [n * h * w, C], [n * h * w, D], [n * h * w], (h, w) -> [n * h * w, C].
     Source:  Ho et al. 2020 (arXiv:2006.11239), with the blocks of Dhariwal & Nichol 2021 (arXiv:2105.05233).
     Differs: the condition is added where the picture is coarsest, place by place, and its mean goes with the time;
-             norms are over channels, of each place.
+             norms of groups have no gains.
     """
 
     def __init__(self, patch: tuple[int, int, int], channels: int, given: int, shape: tuple[int, int, int]) -> None:
@@ -98,18 +110,18 @@ class Pyramid(nn.Module):
         x, held = self.first(to_canvas(values_NC.to(dtype), *size, self.patch)), []
         for block, halve in zip(self.down, self.halve, strict=False):
             held.append(block(x, told))
-            x = halve(bent(held[-1]))
+            x = halve(F.silu(held[-1]))
         x = self.down[-1](x + to_canvas(self.layout(hidden_ND), *size, self.coarse), told)
         x = self.up[-1](self._attended(x), told)
         for block, widen, past in reversed(list(zip(self.up, self.widen, held, strict=False))):
-            x = block(torch.cat((widen(F.interpolate(bent(x), scale_factor=2)), past), 1), told)
-        return to_patches(self.last(bent(x)), self.patch)
+            x = block(torch.cat((widen(F.interpolate(F.silu(x), scale_factor=2)), past), 1), told)
+        return to_patches(self.last(F.silu(grouped(x))), self.patch)
 
     def _attended(self, x: Tensor) -> Tensor:
         """The coarsest features, each with what it gathers from all of them."""
         rows, columns = x.shape[2:]
         seen = all_see_all(rows, columns, self.config, x.device)
-        asked = self.attention(normed(x).flatten(2).transpose(1, 2), seen.cos_BLE, seen.sin_BLE)
+        asked = self.attention(grouped(x).flatten(2).transpose(1, 2), seen.cos_BLE, seen.sin_BLE)
         return x + self.attention.o(gather(asked, seen, None, 0)).transpose(1, 2).unflatten(2, (rows, columns))
 
 

@@ -6,7 +6,7 @@ import json
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mixmodal import config as values
 from mixmodal.chain import stands_on, starts_from, untrained
@@ -14,6 +14,9 @@ from mixmodal.checkpoint import write_json
 from mixmodal.compute import duration, fast_dtype, measured_peak
 from mixmodal.config import Recipe
 from mixmodal.recipes import recipe as known_recipe
+
+if TYPE_CHECKING:
+    from mixmodal.judge.costs import Fare
 
 BUDGETS = ("steps", "tokens", "flops", "minutes")
 TWIN = "text_alone"  # the arm that reads and writes the same prose, and nothing else
@@ -26,7 +29,8 @@ class Comparison:
     `arms` are recipes by label, `nets` recipes that these may stand on ("recipe:NAME"), before those of the package.
     Units:   `budget` is one of steps, tokens (positions), flops (of training and of what an arm stands on) or minutes,
              for each arm; `n` questions of each kind, `few` where guidance is tuned and curves are drawn; `guidances`
-             are those tried, `evaluations` the numbers of steps sampled with, `points` the models of a training judged;
+             are those tried, `temperatures` those for who draws codes, `evaluations` the numbers of steps sampled
+             with, `points` the models of a training judged;
              `least` the steps below which a twin learns nothing and is left out.
     """
 
@@ -41,6 +45,7 @@ class Comparison:
     n: int = 200
     few: int = 60
     guidances: tuple[float, ...] = (1.0, 2.0, 4.0)
+    temperatures: tuple[float, ...] = (1.0, 0.5)
     evaluations: tuple[int, ...] = (2, 4, 8, 16, 32)
     points: int = 4
     twin: bool = True
@@ -81,6 +86,7 @@ def smoke(whole: Comparison) -> Comparison:
         n=4,
         few=4,
         guidances=(1.0, 2.0),
+        temperatures=(1.0,),
         evaluations=(2, 4),
         points=2,
         least=0,
@@ -130,14 +136,15 @@ def planned(comparison: Comparison, out: Path) -> dict[str, Any]:
     for label, arm in comparison.arms.items():
         for name in stands_on(arm):
             if name not in nets:
-                inner, shape = _fitted(net_of(comparison, name))
+                inner, _, shape = _fitted(net_of(comparison, name))
                 nets[name] = {"flops": step_cost(inner).flops * inner.steps, **shape}
-        fitting, shape = _fitted(untrained(arm, comparison.nets))
+        fitting, held, shape = _fitted(untrained(arm, comparison.nets))
         cost, before = step_cost(fitting), sum(nets[name]["flops"] for name in paid(comparison, label))
         arms[label] = {
             "flops_a_step": cost.flops,
             "flops_of_nets": before,
-            "text_share": cost.text_share,
+            "text_share": held.text_share,
+            "pictures": held.pictures,
             "parameters": cost.parameters,
             "steps": _steps(comparison.budget, fitting, cost.flops, before, label),
             **shape,
@@ -162,7 +169,8 @@ def _alone(words: Recipe, shape: dict[str, int]) -> dict[str, Any]:
 
     shape = {key: shape[key] for key in ("length", "rows")}
     cost = step_cost(replace(words, **shape))
-    told = {"flops_a_step": cost.flops, "flops_of_nets": 0, "text_share": 1.0, "parameters": cost.parameters}
+    alike = {"flops_of_nets": 0, "text_share": 1.0, "pictures": 0.0}
+    told = {"flops_a_step": cost.flops, **alike, "parameters": cost.parameters}
     return {**told, "steps": words.steps, **shape}
 
 
@@ -199,13 +207,13 @@ def writes(arm: Recipe) -> bool:
     return speaker.role != "read" and speaker.weight > 0
 
 
-def _fitted(arm: Recipe) -> tuple[Recipe, dict[str, int]]:
-    """The arm with rows as long as its documents want, and as many as keep its positions; these two by themselves."""
-    from mixmodal.judge.costs import fitting
+def _fitted(arm: Recipe) -> tuple[Recipe, Fare, dict[str, int]]:
+    """The arm with rows as long as its documents want, and as many as keep its positions; what they hold; these two."""
+    from mixmodal.judge.costs import fare
 
-    length = fitting(arm)
-    shape = {"length": length, "rows": max(1, round(arm.rows * arm.length / length))}
-    return replace(arm, **shape), shape
+    held = fare(arm)
+    shape = {"length": held.length, "rows": max(1, round(arm.rows * arm.length / held.length))}
+    return replace(arm, **shape), held, shape
 
 
 def _steps(budget: dict[str, float], arm: Recipe, flops: float, before: float, label: str) -> int:

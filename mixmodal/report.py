@@ -29,6 +29,8 @@ COSTS = (
     "arm",
     "parameters",
     "steps",
+    "pictures seen",
+    "words seen",
     "training",
     "of it, what it stands on",
     "time",
@@ -49,12 +51,19 @@ NAMES = {
     "two_pictures.changed": "what changed",
     "two_pictures.same": "the same?",
     "two_pictures.which": "which has more",
+    "two_pictures.backgrounds": "backgrounds the same?",
+    "two_pictures.blind": "of two, without looking",
     "text_to_image.frechet": "pictures, distance",
     "image_to_text.bits_per_byte": "captions, bits a byte",
     "text.bits_per_byte": "prose, bits a byte",
+    "text.bits_per_byte.change": "prose, bits since the start",
 }
+LEFT = {"psnr": "dB", "read": "still read"}  # of pictures by a tokenizer
+PROSE = "text.bits_per_byte"
+LITTLE = 0.05  # of what is learned: a text ability of less is told, and nothing concluded from it
 MARKS = 6  # along a chart: so few costs are told themselves
-LOWER = ("text_to_image.frechet", "image_to_text.bits_per_byte", "text.bits_per_byte")  # the less the better
+# the less the better
+LOWER = ("text_to_image.frechet", "image_to_text.bits_per_byte", PROSE, f"{PROSE}.change")
 DRAWN = {
     "text_to_image.exact": "exact pictures",
     "text_to_image.frechet": "distance of pictures from true ones",
@@ -76,7 +85,7 @@ def page(result: dict[str, Any]) -> str:
     return f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{_safe(result["name"])}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head><body>
 <h1>{_safe(result["question"])}</h1>
-<p>{len(arms) - (TWIN in arms)} arms, seeds {seeds}, each on {amount:,.6g} {kind}. Judged by the suite
+<p>{len(arms) - len(result["beside"])} arms, seeds {seeds}, each on {amount:,.6g} {kind}. Judged by the suite
 <i>{_safe(result["suite"])}</i>: {result["n"]} questions of a kind and seed, one sample each, curves with
 {result["few"]}. Intervals are of 95 %: of rates the wider of that over the seeds and that over the questions, of other
 numbers (±) that over the seeds. {twin}</p>
@@ -85,8 +94,8 @@ numbers (±) that over the seeds. {twin}</p>
 <h2>Costs</h2>{_table(COSTS, [_costs_row(label, arm, inks) for label, arm in arms.items()])}
 <p class="dim">FLOPs are counted as the runs multiply, encoding and tokenizers included; time and seconds are of this
 machine, memory is the most that the process of a training held. Guidance and weights were tuned on other questions than
-those told here.</p>
-{_to_rates(result, inks)}{_charts(result, inks)}{_samples(result, inks)}
+those told here, with the first seed. Pictures and words (positions) seen are reckoned from a few documents.</p>
+{_nets(result)}{_to_rates(result, inks)}{_charts(result, inks)}{_samples(result, inks)}
 <h2>What made this</h2><div class="wide"><table>{made}</table></div></body></html>"""
 
 
@@ -97,10 +106,11 @@ def _table(heads: tuple[str, ...], rows: list[str]) -> str:
 
 def verdicts(result: dict[str, Any]) -> list[str]:
     """One sentence for each score: which arm is best, and whether another one may be as good."""
-    lines = []
+    lines, arms = [], {n: arm for n, arm in result["arms"].items() if n not in result["beside"]}
+    little = max(arm["text_share"] for arm in arms.values()) < LITTLE
     for name, words in NAMES.items():
-        found = {label: arm["scores"][name] for label, arm in result["arms"].items() if name in arm["scores"]}
-        if len(found) < 2:
+        found = {label: arm["scores"][name] for label, arm in arms.items() if name in arm["scores"]}
+        if len(found) < 2 or name.endswith(".blind") or (little and name.startswith(PROSE)):
             continue
         sign = -1 if name in LOWER else 1
         order = sorted(found, key=lambda label: sign * found[label]["value"], reverse=True)
@@ -108,13 +118,21 @@ def verdicts(result: dict[str, Any]) -> list[str]:
         if all(score["value"] == best["value"] for score in found.values()):
             lines.append(f"<b>{words}</b>: all arms alike, {_told(best)}.")
             continue
-        if "low" in best:
-            near = [label for label in order[1:] if found[label]["high"] >= best["low"]]
+        if all(math.isfinite(score.get("half", 0.0)) for score in found.values()):
+            low = _ends(best, sign)[0]
+            near = [label for label in order[1:] if _ends(found[label], sign)[1] >= low]
             rest = f"; the intervals of {', '.join(near)} reach into its own" if near else ", apart from all others"
         else:
             rest = f"; next {order[1]} with {_told(found[order[1]])}"
         lines.append(f"<b>{words}</b>: {_safe(order[0])} with {_told(best)}{_safe(rest)}.")
     return lines
+
+
+def _ends(score: dict[str, Any], sign: int) -> tuple[float, float]:
+    """The worse and the better end of an interval."""
+    value, half = score["value"], score.get("half", 0.0)
+    ends = sorted((sign * score.get("low", value - half), sign * score.get("high", value + half)))
+    return ends[0], ends[1]
 
 
 def _safe(text: Any) -> str:
@@ -143,14 +161,29 @@ def _scores_row(label: str, arm: dict[str, Any], shown: list[str], inks: dict[st
     return f"<tr><td>{_name(label, inks)}</td>{''.join(cells)}</tr>"
 
 
+def _nets(result: dict[str, Any]) -> str:
+    """What tokenizers cost, and what they leave of pictures."""
+    if not result["nets"]:
+        return ""
+    rows = []
+    for name, net in result["nets"].items():
+        left = [_told(net["scores"][of]) if of in net["scores"] else "–" for of in LEFT]
+        cells = (_safe(name), _flops(net["flops"]), duration(_mean(net["seconds"])), *left)
+        rows.append(f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
+    return f"<h2>Tokenizers, on held-out pictures</h2>{_table(('', 'training', 'time', *LEFT.values()), rows)}"
+
+
 def _costs_row(label: str, arm: dict[str, Any], inks: dict[str, str]) -> str:
     flops, seconds = _mean(arm["flops"]), _mean(arm["seconds"])
     price, tuned = arm["sampling"], arm["tuned"]
     averaged = ", averaged weights" if tuned.get("weights") == "average" else ""
+    cooled = f", temperature {tuned['temperature']:g}" if tuned.get("temperature") else ""
     cells = [
         _name(label, inks),
         f"{arm['parameters'] / 1e6:.2f} M",
         f"{_mean(arm['steps']):,.0f}",
+        f"{arm['pictures']:,.0f}" if arm["pictures"] else "–",
+        f"{arm['words']:,.0f}",
         _flops(flops),
         f"{arm['flops_of_nets'] / flops:.0%} of FLOPs, {duration(_mean(arm['seconds_of_nets']))}"
         if arm["stands_on"]
@@ -158,20 +191,21 @@ def _costs_row(label: str, arm: dict[str, Any], inks: dict[str, str]) -> str:
         duration(seconds),
         f"{arm['memory'] / 2**30:.2f} GiB",
         *((f"{price['passes']:.0f}", _flops(price["flops"]), f"{price['seconds']:.2f}") if price else ("–", "–", "–")),
-        f"{tuned['guidance']:g}{averaged}" if tuned else "–",
+        f"{tuned['guidance']:g}{cooled}{averaged}" if tuned else "–",
     ]
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 
 
 def _to_rates(result: dict[str, Any], inks: dict[str, str]) -> str:
     """What it takes to draw so many pictures right, where any arm does."""
-    found = {label: arm["to_rate"] for label, arm in result["arms"].items() if any(arm.get("to_rate", {}).values())}
-    if not found:
+    found = {label: arm["to_rate"] for label, arm in result["arms"].items() if "to_rate" in arm}
+    if not any(any(rates.values()) for rates in found.values()):
         return ""
     rates = list(next(iter(found.values())))
     rows = []
     for label, arm in found.items():
-        cells = [f"{_flops(c['flops'])}, {duration(c['seconds'])}" if (c := arm[rate]) else "–" for rate in rates]
+        most = f"not in {_flops(_mean(result['arms'][label]['flops']))}"
+        cells = [f"{_flops(c['flops'])}, {duration(c['seconds'])}" if (c := arm[rate]) else most for rate in rates]
         rows.append(f"<tr><td>{_name(label, inks)}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
     return f"<h2>Training until so many pictures are exact</h2>{_table(('arm', *rates), rows)}"
 

@@ -18,7 +18,7 @@ from mixmodal.data import make_mixture, make_source
 from mixmodal.data.parted import Parted
 from mixmodal.designs import lossless
 from mixmodal.judge import costs, suites
-from mixmodal.judge.costs import fitting, sampling_cost, step_cost
+from mixmodal.judge.costs import fare, sampling_cost, step_cost
 from mixmodal.judge.intervals import over_seeds, rate
 from mixmodal.judge.suites import Exam
 from mixmodal.plan import TWIN, Comparison, begin, budget, home, paid, planned, smoke, twin_of
@@ -111,10 +111,15 @@ def test_what_all_arms_start_from_is_trained_first_judged_and_paid_by_none(tmp_p
     text = replace(arm.model, streams={"text": arm.model.streams["text"]})
     words = replace(arm, model=text, sources={"prose": {"kind": "prose"}}, valid={}, steps=2, every=2)
     whole = tiny(arms={"grown": replace(arm, start="recipe:words")}, nets={"words": words}, points=1)
-    result = finished(whole, tmp_path)["arms"]
+    told = finished(whole, tmp_path)
+    assert told["beside"] == ["words", TWIN] and "since the start" in page(told)
+    result = told["arms"]
     assert list(result) == ["grown", "words", TWIN]
     assert result["grown"]["flops_of_nets"] == 0 and result["grown"]["stands_on"] == []
     assert all(arm["scores"]["text.bits_per_byte"]["value"] > 0 for arm in result.values())
+    change = result["grown"]["scores"]["text.bits_per_byte.change"]["seeds"][0]
+    bits = [result[label]["scores"]["text.bits_per_byte"]["seeds"][0] for label in ("grown", "words")]
+    assert change == pytest.approx(bits[0] - bits[1])
     recipe_of_twin = json.loads((home(tmp_path, TWIN, 0) / "recipe.json").read_text())
     assert recipe_of_twin["start"] == str(home(tmp_path, "words", 0))
     two = replace(whole, arms={**whole.arms, "new": arm})
@@ -237,10 +242,10 @@ def test_rows_are_as_long_as_what_an_arm_is_shown(tmp_path):
     """Raw patches of 4 px by four copies fit no row of 192: they would never be drawn."""
     whole = comparisons.lossless_scenes()
     arm = replace(whole.arms["raw_4"], compile=False)
-    length = fitting(arm)
-    assert arm.length < length <= 512 and fitting(whole.arms["raw_8"]) == arm.length
+    length = fare(arm).length
+    assert arm.length < length <= 512 and fare(whole.arms["raw_8"]).length == arm.length
     moved = comparisons.on_data(comparisons.designs(), "glyphs", {})
-    assert fitting(moved.arms["lossless"]) > 192
+    assert fare(moved.arms["lossless"]).length > 192
     assert set(moved.arms["maskgit"].sources["data"]["tasks"]) == {"write"}
     assert set(moved.nets["tokenizer_scenes"].sources["data"]["tasks"]) == {"look"}
     with pytest.raises(ValueError, match="cannot go onto other data"):

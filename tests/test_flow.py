@@ -208,6 +208,10 @@ def test_the_phases_of_the_time_law_reach_the_objective():
     assert laid(model, picture(0), progress=0.6)[2][0].time.min() > 1 - 1e-6
 
 
+FLOWS = [{"prediction": prediction} for prediction in PREDICTIONS]
+FLOWS += [{"prediction": prediction, "loss": "prediction"} for prediction in ("x", "v", "noise")]
+
+
 def slow_loss(stream, hidden, grid, run, known=None):
     """The mean squared error of the velocity, spelled out value by value for the real pixels of each patch."""
     config = stream.objective.config
@@ -225,7 +229,9 @@ def slow_loss(stream, hidden, grid, run, known=None):
                 continue
             data, point, guess = (float(a[n, c]) for a in (grid.values, noisy, predicted))
             noise = (point - t * data) / (1 - t)
-            if config.prediction == "x":
+            if config.loss == "prediction":
+                error = guess - {"x": data, "v": data - noise, "noise": noise}[config.prediction]
+            elif config.prediction == "x":
                 error = (guess - data) / max(1 - t, config.clamp)
             elif config.prediction == "v":
                 error = guess - (data - noise)
@@ -239,10 +245,16 @@ def slow_loss(stream, hidden, grid, run, known=None):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize(
+    "flow",
+    [
+        *({"prediction": p} for p in PREDICTIONS),
+        *({"prediction": p, "loss": "prediction"} for p in ("x", "v", "noise")),
+    ],
+)
 @pytest.mark.parametrize("t", [0.02, 0.4, 0.97])
-def test_the_loss_is_the_slow_obvious_formula_with_padding_and_known_pixels(prediction, t):
-    model = small_model(flow={"prediction": prediction}, codec={"learned": False})
+def test_the_loss_is_the_slow_obvious_formula_with_padding_and_known_pixels(flow, t):
+    model = small_model(flow=flow, codec={"learned": False})
     known = np.zeros((7, 10), bool)
     known[:4, :5] = True
     part = Image(picture(3, 7, 10).pixels, known=known)  # patches of 4: one row and two columns of padding

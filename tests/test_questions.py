@@ -34,6 +34,7 @@ def test_right_answers_are_counted_by_what_is_asked(knows):
     scores = examine(Answering(knows, {"compare": 1.0, "ask": 1.0}))
     rates = {name: score["value"] for name, score in scores.items() if isinstance(score, dict)}
     assert set(rates) >= {"one_picture.exact", "two_pictures.exact", "two_pictures.changed", "two_pictures.same"}
+    assert 0.2 < rates.pop("two_pictures.blind") < 0.8
     assert set(rates.values()) == {float(knows)}
 
 

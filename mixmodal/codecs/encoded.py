@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mixmodal.codecs import learned_place, placed
 from mixmodal.codecs.arrays import Patches
 from mixmodal.convnets import by_size, to_canvas, together
 from mixmodal.picture_nets import NetConfig, nets_of
@@ -40,10 +41,10 @@ class Codec(Patches):
     def __init__(self, config: Config, width: int) -> None:
         super().__init__(config)
         net = NetConfig("transformer", config.patch[1], config.channels, config.width or width, config.blocks)
-        self.encoder = nets_of(net)[0](net, width)
+        self.encoder, self.place = nets_of(net)[0](net, width), learned_place(width)
 
     def embed(self, fields: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
-        """The encoder's vector of each patch, from all patches of its part and of no other.
+        """The encoder's vector of each patch, from all patches of its part and of no other, with its learned place.
 
         Shapes:  [N, C] -> [N, D].
         """
@@ -51,7 +52,7 @@ class Codec(Patches):
         for rows, columns, at in by_size(fields["size"]):
             canvas = to_canvas(fields["values"][at].to(dtype), rows, columns, self.config.patch[1:])
             out.append((at, self.encoder(canvas).movedim(1, -1).flatten(0, 2).float()))
-        return together(out)
+        return placed(together(out), self.place, fields["cells"])
 
 
 def build(config: Config, width: int) -> Codec:

@@ -149,6 +149,17 @@ def audit(data: str, documents: list[Document], models: dict[str, tuple[Model, d
     return found
 
 
+def remains(nets: Any, documents: list[Document]) -> dict[str, Any]:
+    """What a tokenizer leaves of the first pictures of documents: `psnr` in dB, and `read` where a judge can tell."""
+    parts = [picture_of(document) for document in documents]
+    return _near(parts, [nets.rebuilt(part) for part in parts], [_reader(document) for document in documents])
+
+
+def _near(parts: list[Image], back: list[Image], readers: list) -> dict[str, Any]:
+    apart = [_psnr(*pair) for pair in zip(back, parts, strict=True)]
+    return {"psnr": float(np.mean(apart)), "read": _read(readers, back)}
+
+
 def _filed(parts: list[Image], options: dict[str, Any]) -> float:
     """Bits a picture of files, headers included."""
     size = 0
@@ -179,13 +190,9 @@ def _rows(name: str, model: Model, about: dict, parts: list[Image], readers: lis
         whole = f"{name}, rank {rank} of {size}"
         yield Row(whole, rank == size, tokens, 8.0 * size, capacity=8 * size * tokens)
         return
-    latents = [nets.latents(part) for part in parts]
+    latents, back = [nets.latents(part) for part in parts], [nets.rebuilt(part) for part in parts]
     positions = sum(found[..., 0].size for found in latents) / count
-    back = [nets.rebuilt(part) for part in parts]
-    near = {
-        "psnr": float(np.mean([_psnr(*pair) for pair in zip(back, parts, strict=True)])),
-        "read": _read(readers, back),
-    }
+    near = _near(parts, back, readers)
     if nets.quantizer is None:
         yield Row(f"{name}, not quantized", False, positions, 32.0 * nets.vector, 32 * nets.vector * positions, **near)
         return

@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mixmodal.config import Recipe
 from mixmodal.data import make_mixture
+from mixmodal.data.loading import shares_at
 from mixmodal.judge.suites import Exam
 from mixmodal.optim import has_settled
 from mixmodal.parts import Document
@@ -25,7 +26,7 @@ from mixmodal.prepare import Run, made, prepare
 
 BATCHES = 6  # at even shares of a training: a curriculum costs less at its beginning
 DIGESTED = 16  # documents of a source
-LOOKED_AT = 40  # documents of a source
+LOOKED_AT = 100  # documents of a source
 SPARED = 0.1  # of them, that may be longer than a row
 TIMED = 3  # parts made one after the other, of which the median time is told
 
@@ -34,30 +35,45 @@ TIMED = 3  # parts made one after the other, of which the median time is told
 class StepCost:
     """What one step takes on average over a training.
 
-    Units:   `flops` of the products in it (2 a multiplication), encoding included; `text_share` is the share of them
-             that went into documents of the speaker's medium alone, by positions.
+    Units:   `flops` of the products in it (2 a multiplication), encoding included.
     """
 
     flops: float
-    text_share: float
     parameters: int
 
 
-def fitting(recipe: Recipe) -> int:
-    """A row's length for the documents of a recipe: its own where nearly all of each source fit, else a larger one.
+@dataclass(frozen=True)
+class Fare:
+    """What the rows of a recipe hold, of a few documents of each source.
 
-    Units:   positions, in multiples of 64 where it is larger: as many as the longest of a few documents takes.
+    Units:   `length` positions of a row: the recipe's own where nearly all documents of each source fit, else as many
+             as the longest takes, in multiples of 64; `text_share` of the positions are in documents of the speaker's
+             medium alone, and a position holds so many `pictures`, documents of another medium: over the training.
     """
+
+    length: int
+    text_share: float
+    pictures: float
+
+
+def fare(recipe: Recipe) -> Fare:
+    """What the rows of a recipe hold."""
     recipe, model, mixture, _ = made(recipe)
-    longest, fit = 0, True
+    longest, fit, held = 0, True, []
     for source in mixture.sources:
-        lengths = []
+        lengths, alone = [], []
         for number in range(LOOKED_AT if source.size is None else min(source.size, LOOKED_AT)):
             rng = np.random.default_rng(number)
-            lengths.append(len(model.lay_out(source.document(number, rng), rng, 0.5)))
+            sequence = model.lay_out(source.document(number, rng), rng, 0.5)
+            lengths.append(len(sequence))
+            alone.append(all(run.stream == model.speaker.name for run in sequence.runs))
         longest = max(longest, *lengths)
         fit &= sum(length > recipe.length for length in lengths) <= SPARED * len(lengths)
-    return recipe.length if fit else -(-longest // 64) * 64
+        held.append((np.mean(lengths), np.mean(np.multiply(lengths, alone)), 1 - np.mean(alone)))
+    shares = np.array([shares_at(recipe.sources, (number + 0.5) / BATCHES) for number in range(BATCHES)])
+    positions, words, others = (shares @ np.array(held)).T
+    length = recipe.length if fit else -(-longest // 64) * 64
+    return Fare(length, float(np.mean(words / positions)), float(np.mean(others / positions)))
 
 
 def digest(mixtures: list[dict[str, dict[str, Any]]]) -> str:
@@ -93,18 +109,14 @@ def _attention(q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
 def step_cost(recipe: Recipe) -> StepCost:
     """The cost of a step of this recipe, from a few batches of its own data."""
     run = prepare(recipe)
-    flops, text, every = [], 0, 0
+    flops = []
     for number in range(BATCHES):
         progress = (number + 0.5) / BATCHES
         with counter() as count:
             batch = run.loader.next(progress).to(run.device)
             _gradients(run, batch, has_settled(int(progress * recipe.steps), recipe.steps, recipe.optim))
         flops.append(count.get_total_flops())
-        for _, sequence in run.loader.held:
-            every += len(sequence)
-            text += len(sequence) * all(piece.stream == run.model.speaker.name for piece in sequence.runs)
-    learned = sum(p.numel() for p in run.model.parameters())
-    return StepCost(statistics.fmean(flops), text / max(1, every), learned)
+    return StepCost(statistics.fmean(flops), sum(p.numel() for p in run.model.parameters()))
 
 
 def _gradients(run: Run, batch: Any, settled: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,10 @@ TASKS = {"ask": "one_picture", "compare": "two_pictures"}
 
 
 def examine(exam: Exam) -> dict[str, Any]:
-    """Rates of right answers by number of pictures, and for two by what is asked of them."""
+    """Rates of right answers by number of pictures, and for two by what is asked of them.
+
+    `blind` is that of whoever sees no picture and says, to each kind of question, what is right most often.
+    """
     spec = {**exam.source("scenes"), **exam.options}
     spec.pop("splits", None)
     scores: dict[str, Any] = {"level": spec.get("level", "full"), "size": spec.get("size", 32)}
@@ -31,10 +34,14 @@ def examine(exam: Exam) -> dict[str, Any]:
         right = [text.strip() == d.about["answer"] for text, d in zip(said, asked, strict=True)]
         scores[f"{name}.exact"] = rate(right)
         if task == "compare":
-            by_kind = defaultdict(list)
+            by_kind, answers = defaultdict(list), defaultdict(Counter)
             for hit, document in zip(right, asked, strict=True):
-                by_kind[_kind(document.about["question"])].append(hit)
+                kind = _kind(document.about["question"])
+                by_kind[kind].append(hit)
+                answers[kind][document.about["answer"]] += 1
             scores |= {f"{name}.{kind}": rate(hits) for kind, hits in sorted(by_kind.items())}
+            guessed = sum(found.most_common(1)[0][1] for found in answers.values())
+            scores[f"{name}.blind"] = rate([n < guessed for n in range(len(asked))])
     return scores
 
 
@@ -45,4 +52,6 @@ def _shown(exam: Exam, task: str) -> bool:
 
 def _kind(question: str) -> str:
     """What a question about two scenes is after."""
+    if "background" in question:
+        return "backgrounds"
     return "same" if question.startswith(SAME) else "changed" if question.startswith(CHANGED) else "which"

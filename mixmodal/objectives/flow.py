@@ -31,10 +31,12 @@ class Config:
     Units:   `clamp` bounds 1 - t from below in the loss weight, `copies` noise levels are trained per part and visit,
              `noise_scale` is the standard deviation of the noise where the values span [-1, 1]; `rounds` is how often
              each step is taken where some values are known (Lugmayr et al. 2022, arXiv:2201.09865); `rank` is in how
-             many directions, the smoothest of a patch, the prediction "asym" is of the velocity.
+             many directions, the smoothest of a patch, the prediction "asym" is of the velocity; the error of the
+             `loss` is that of the velocity, or of the prediction itself (of noise, that of Ho et al. 2020).
     """
 
     prediction: str = "x"
+    loss: str = "velocity"
     rank: int = 9
     time_law: TimeLaw = field(default_factory=TimeLaw)
     clamp: float = 0.05
@@ -46,6 +48,8 @@ class Config:
     def __post_init__(self) -> None:
         if self.prediction not in PREDICTIONS:
             raise ValueError(f"prediction is {self.prediction!r}: take one of {', '.join(PREDICTIONS)}")
+        if self.loss not in ("velocity", "prediction") or (self.loss == "prediction" and self.prediction == "asym"):
+            raise ValueError(f"loss is {self.loss!r}: take velocity, or prediction for one that is not asym")
         if self.time not in ("add", "token", "trunk"):
             raise ValueError(f"time is {self.time!r}: take add, token, or trunk for one that is adaptive")
 
@@ -161,19 +165,21 @@ class Objective(nn.Module):
         return {"mse": ((error_N * fields["weights"]).sum(), fields["weights"].sum())}
 
     def errors(self, codec: Any, hidden_ND: Tensor, fields: dict[str, Tensor]) -> Tensor:
-        """Squared error of the velocity at each position, averaged over its values that count.
+        """Squared error of what `loss` says at each position, averaged over its values that count.
 
         Shapes:  -> [N].
         """
         t_N1, noisy_NC = fields["time"][:, None], fields["values"]
-        asymmetric, clamp = self.config.prediction == "asym", self.config.clamp
-        # predicting x, the clamp bounds the weight of its error; otherwise the velocity is exact
+        predicted, asked = codec.read(hidden_ND, fields), self.config.prediction
         true = to_velocity(fields["targets"], noisy_NC, t_N1, "x", clamp=1e-4)
-        if asymmetric or self.config.prediction == "x":
-            bounded = to_velocity(fields["targets"], noisy_NC, t_N1, "x", clamp=clamp)
-            true = replaced(bounded, true, self._basis(codec, true)) if asymmetric else bounded
-        found = self._implied(codec, codec.read(hidden_ND, fields), noisy_NC, t_N1)
-        square = (found - true).square() * fields["counted"]
+        if self.config.loss == "prediction":
+            error = predicted - {"x": fields["targets"], "v": true, "noise": noisy_NC - t_N1 * true}[asked]
+        else:
+            if asked in ("x", "asym"):  # the clamp bounds the weight of its error; otherwise the velocity is exact
+                bounded = to_velocity(fields["targets"], noisy_NC, t_N1, "x", clamp=self.config.clamp)
+                true = replaced(bounded, true, self._basis(codec, true)) if asked == "asym" else bounded
+            error = self._implied(codec, predicted, noisy_NC, t_N1) - true
+        square = error.square() * fields["counted"]
         return square.sum(1) / fields["counted"].sum(1).clamp(min=1)
 
     def _implied(self, codec: Any, predicted_NC: Tensor, noisy_NC: Tensor, t_N1: Tensor) -> Tensor:
