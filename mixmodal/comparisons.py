@@ -145,10 +145,18 @@ def tenfold() -> Comparison:
 
 
 def two_pictures() -> Comparison:
-    """Questions about two pictures: both raw in one sequence, or each through an encoder of its own first."""
-    spec = {"kind": "scenes", "level": "two", "tasks": {"compare": 0.7, "ask": 0.15, "describe": 0.15}}
-    shared = {"sources": {"two": {**spec, "share": 1.0}}, "valid": {}}
-    base = replace(recipe("fuyu_two"), **shared)
+    """Questions about two pictures: both raw in one sequence, or each through an encoder of its own first.
+
+    Describing comes first: what a picture shows is learned there, and what two have in common after it.
+    """
+    scenes = {"kind": "scenes", "level": "two"}
+    told, asked = {"tasks": {"describe": 1.0}}, {"tasks": {"compare": 0.8, "ask": 0.2}}
+    sources = {
+        "told": {**scenes, **told, "share": 1.0, "until": 0.4},
+        "asked": {**scenes, **asked, "share": 0.85, "from": 0.4},
+        "still": {**scenes, **told, "share": 0.15, "from": 0.4},
+    }
+    base = replace(recipe("fuyu_two"), sources=sources, valid={})
     return Comparison(
         name="two_pictures",
         question="Two pictures in one sequence, or each encoded by itself: which answers questions about both?",
@@ -156,7 +164,7 @@ def two_pictures() -> Comparison:
             "together": replace(base, name="together", model=fuyu.model(small_trunk(6), two_way=True)),
             "apart": replace(base, name="apart", model=llava.model(small_trunk(3), blocks=3)),
         },
-        budget=BUDGET,
+        budget={"flops": 5e13},
         suite="questions",
         n=300,
         twin=False,
