@@ -79,13 +79,14 @@ def page(result: dict[str, Any]) -> str:
     shown = [name for name in NAMES if any(name in arm["scores"] for arm in arms.values())]
     scores = [_scores_row(label, arm, shown, inks) for label, arm in arms.items()]
     ((kind, amount),) = result["budget"].items()
+    spent = _flops(amount) if kind == "flops" else f"{amount:,.6g} {kind}"
     seeds = ", ".join(map(str, result["seeds"]))
     twin = f"{TWIN} learned prose alone, for the FLOPs that an arm spent on it." if TWIN in arms else ""
     made = "".join(f"<tr><td>{_safe(k)}</td><td>{_safe(v)}</td></tr>" for k, v in result["fingerprint"].items())
     return f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{_safe(result["name"])}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head><body>
 <h1>{_safe(result["question"])}</h1>
-<p>{len(arms) - len(result["beside"])} arms, seeds {seeds}, each on {amount:,.6g} {kind}. Judged by the suite
+<p>{len(arms) - len(result["beside"])} arms, seeds {seeds}, each on {spent}. Judged by the suite
 <i>{_safe(result["suite"])}</i>: {result["n"]} questions of a kind and seed, one sample each, curves with
 {result["few"]}. Intervals are of 95 %: of rates the wider of that over the seeds and that over the questions, of other
 numbers (±) that over the seeds. {twin}</p>
