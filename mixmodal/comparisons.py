@@ -57,9 +57,7 @@ def from_text() -> Comparison:
 
     A step is as much prose and as many pictures for each, whatever positions and FLOPs its pictures take.
     """
-    whole, plain = roads(), recipe("lossless_two")
-    words = replace(plain.model, streams={"text": plain.model.streams["text"]})
-    start = replace(plain, name="words", model=words, sources={"prose": {"kind": "prose"}}, valid={}, steps=600)
+    whole = roads()
     sources = {"two": whole.arms["lossless"].sources["two"], "prose": {"kind": "prose", "share": 1.0}}
     arms = {n: replace(a, start="recipe:words", sources=sources, rows=ROWS[n]) for n, a in whole.arms.items()}
     return replace(
@@ -67,7 +65,6 @@ def from_text() -> Comparison:
         name="from_text",
         question="Which road of the picture costs a model of words the least of its words?",
         arms=arms,
-        nets={"words": start},
         budget={"steps": 300},
         points=2,
         evaluations=(25,),

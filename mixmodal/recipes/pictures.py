@@ -8,19 +8,22 @@ from mixmodal.config import OptimConfig, Recipe
 from mixmodal.designs import lossless, small_trunk
 
 
-def _recipe(name: str, source: dict[str, Any], *, steps: int, length: int = 192, side: int = 32) -> Recipe:
-    """Pictures and their names, both ways."""
-    trunk = small_trunk(6)
+def _recipe(
+    name: str, source: dict[str, Any], *, steps: int, rows: int = 12, length: int = 192, side: int = 32, patch: int = 8
+) -> Recipe:
+    """Pictures and their words, both ways."""
     flow = {"copies": 4, "clamp": 0.1, "time_law": {"mean": 0.0, "std": 1.2}}
     return Recipe(
         name=name,
-        model=lossless.model(trunk, flow=flow, codec={"ends": 16}, picture_weight=3.0),
+        model=lossless.model(
+            small_trunk(6), patch=(1, patch, patch), flow=flow, codec={"ends": 16}, picture_weight=3.0
+        ),
         sources={"pictures": source, "prose": {"kind": "prose", "share": 0.02}},
         valid={"pictures": {**source, "split": "valid"}},
         optim=OptimConfig(matrix_rate=0.02, newton_schulz=3, weight_decay=0.01, average=0.1),
         vocabulary=1024,
         steps=steps,
-        rows=12,
+        rows=rows,
         length=length,
         every=500,
         guidance=3.0,
@@ -35,6 +38,31 @@ def emoji_32() -> Recipe:
              names of pictures never seen are often of the right kind (docs/pictures/emoji_32.png).
     """
     return _recipe("emoji_32", {"kind": "emoji-noto", "size": 32}, steps=950)
+
+
+def emoji_64() -> Recipe:
+    """Noto emoji at 64 px: four times the patches of `emoji_32`.
+
+    Result:  not trained yet.
+    """
+    return _recipe("emoji_64", {"kind": "emoji-noto", "size": 64}, steps=950, rows=5, length=448, side=64)
+
+
+def figures_32() -> Recipe:
+    """Three free textbooks, text and figures in order, in windows of some sentences and one figure at 32 px.
+
+    Result:  not trained yet.
+    """
+    window = {"longest": 240, "pictures": 1, "pictured": True}
+    return _recipe("figures_32", {"kind": "openstax-documents", "size": 32, **window}, steps=950, rows=8, length=288)
+
+
+def mnist_28() -> Recipe:
+    """MNIST's digits and their words, both ways, in patches of 4 px.
+
+    Result:  not trained yet.
+    """
+    return _recipe("mnist_28", {"kind": "mnist-20k"}, steps=600, rows=8, length=320, side=28, patch=4)
 
 
 def tiles_32() -> Recipe:
