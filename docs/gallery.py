@@ -24,7 +24,7 @@ HERE = Path(__file__).parent
 SHOWN, ASKED = 16, 200
 HEAD = """# Gallery
 
-Real data, held out, the first documents of it, nothing picked, one sample each. On the left of a pair the true picture,
+Real data, held out, drawn by a seed and not picked, one sample each. On the left of a pair the true picture,
 on the right what was drawn from the words below it; or below one picture what is true and what was written. Distances
 are Frechet's between features of random convolutions (`mixmodal eval RUN --suite likeness`), beside that between two
 halves of the true pictures. Written by `docs/gallery.py`.
@@ -66,8 +66,8 @@ def page() -> str:
         first = inspect.getdoc(recipes()[name]).splitlines()[0]
         out += [f"## {name}", "", first, "", f"{run['steps']:,} steps, {minutes:.0f} minutes, seed {run['seed']}:"]
         for score, value in run["scores"].items():
-            if isinstance(value, (float, dict)):
-                out.append(f"- `{score}` {told(value) if isinstance(value, dict) else f'{value:.3f}'}")
+            if isinstance(value, (int, float, dict)):
+                out.append(f"- `{score}` {told(value) if isinstance(value, dict) else f'{value:.4g}'}")
         if (HERE / "pictures" / f"gallery_{name}.png").exists():
             out += ["", f"![What {name} draws and writes](pictures/gallery_{name}.png)"]
         out += [*(f"\n> {text}" for text in run["said"]), ""]

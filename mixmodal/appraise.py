@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from PIL import Image as Picture
 
 from mixmodal.api import Loaded, load
 from mixmodal.checkpoint import checkpoints, home_step
 from mixmodal.data import OF_MIXTURE, make_source, options_of, source_class
+from mixmodal.data.mixing import readable
 from mixmodal.data.opening import WORLDS
 from mixmodal.judge.audit import remains
 from mixmodal.judge.costs import sampling_cost
@@ -36,10 +36,11 @@ def tuned(comparison: Comparison, folder: Path) -> dict[str, Any]:
     loaded, tried = load(folder), []
     if not _draws(loaded):
         return {}
+    temperatures = comparison.temperatures if _cooled(loaded, None) else (None,)
     for weights in _weights(folder):
         _put(loaded, folder, _last(folder), weights)
         for guidance in comparison.guidances:
-            for temperature in comparison.temperatures if _cooled(loaded, None) else (None,):
+            for temperature in temperatures:
                 _cooled(loaded, temperature)
                 scores = _asked(comparison, loaded, {"guidance": guidance}, TUNING, Image.medium)
                 chosen = {"guidance": guidance, "temperature": temperature, "weights": weights}
@@ -100,19 +101,21 @@ def _asked(
 
 
 def _held_out(comparison: Comparison, loaded: Loaded) -> list[Document]:
-    """Pictures that a tokenizer never saw."""
-    learned = next(iter(loaded.about["sources"].values()))
-    spec = comparison.options.get("source") or {k: v for k, v in learned.items() if k not in OF_MIXTURE[1:]}
+    """Pictures that are asked for, which a tokenizer never saw."""
+    learned = {k: v for k, v in next(iter(loaded.about["sources"].values())).items() if k not in OF_MIXTURE[1:]}
+    spec = comparison.options.get("source") or learned
+    if comparison.suite in WORLDS and spec["kind"] != comparison.suite:  # a tokenizer of another world
+        asked = Exam(loaded.model, {"sources": next(iter(comparison.arms.values())).sources}).source(comparison.suite)
+        spec = {**asked, "tasks": {"look": 1.0}}
     fields = options_of(source_class(spec["kind"]))
     if fields is None or "split" in fields:
         spec = {"split": "heldout", **spec}
     source = make_source(spec)
-    numbers = range(comparison.n if source.size is None else min(source.size, comparison.n))
-    return [source.document(number, np.random.default_rng([TEST, number])) for number in numbers]
+    return list(readable(source, range(comparison.n), TEST))
 
 
 def _cooled(loaded: Loaded, temperature: float | None) -> bool:
-    """Whether what draws pictures does so at a temperature, from now on at this one."""
+    """Whether what draws pictures does so at a temperature; if so, from now on at this one."""
     head = loaded.model.writer(Image.medium).head if _draws(loaded) else None
     able = getattr(getattr(head, "config", None), "temperature", 0) > 0
     if able and temperature is not None:

@@ -91,6 +91,8 @@ def trained(name: str, folder: Path, inner: Recipe | None = None) -> Path:
     kept = folder / "recipe.json"
     if kept.exists():
         inner = values.from_json(Recipe, json.loads(kept.read_text(encoding="utf8")), "recipe")
+    else:
+        inner = standing(inner, folder)
     with joined(False) as ranks:
         train_as(ranks, inner, folder, kept.exists())
     return folder

@@ -14,13 +14,13 @@ from mixmodal.data import options_of, source_class
 from mixmodal.data.opening import WORLDS, described
 from mixmodal.designs import fuyu, llava, lossless, showo, small_trunk, transfusion
 from mixmodal.judge.suites import suites
-from mixmodal.plan import Comparison, draws, net_of, tells
+from mixmodal.plan import Comparison, draws, net_of, starts_of, tells
 from mixmodal.recipes import recipe
 from mixmodal.recipes.designs import FLOW
 
 BUDGET = {"flops": 2.5e13}  # about 500 steps of the lossless design, some six minutes of one core
 PROSE = {"kind": "prose", "share": 0.1}
-ROWS = {"lossless": 16, "transfusion": 13, "showo": 21, "chameleon": 20}  # in which as many documents stand
+ROWS = {"lossless": 16, "transfusion": 14, "showo": 20, "chameleon": 19}  # in which as many documents stand
 HELDOUT = {"splits": "heldout"}
 LOOK = {"scenes": "look", "glyphs": "look"}  # the task of a world that is a picture alone; of others it is draw
 RATES = {"fsq_7": (5, 5, 5), "fsq_10": (8, 5, 5, 5), "fsq_14": (8, 8, 8, 6, 5)}  # by bits a code
@@ -203,12 +203,15 @@ def on_data(whole: Comparison, data: str, options: Mapping[str, Any]) -> Compari
         raise ValueError(f"{whole.name} asks questions about scenes: it cannot go onto other data")
     tasks, exact = "tasks" in (fields or ()), data in suites()
     looked = {"tasks": {LOOK.get(data, "draw"): 1.0}} if tasks else {}
-    nets = {name for arm in whole.arms.values() for name in stands_on(arm)}
+    nets = {name for arm in whole.arms.values() for name in stands_on(arm)} - {*starts_of(whole)}
     return replace(
         whole,
         name=f"{whole.name}_on_{Path(data).stem}",
         arms={n: _shown(arm, {**shown, **(_asks(arm, data) if tasks else {})}) for n, arm in whole.arms.items()},
-        nets={name: _shown(net_of(whole, name), {**shown, **looked}) for name in sorted(nets)},
+        nets={
+            **{name: net_of(whole, name) for name in starts_of(whole)},
+            **{name: _shown(net_of(whole, name), {**shown, **looked}) for name in sorted(nets)},
+        },
         suite=data if exact else "likeness",
         options=dict(HELDOUT) if exact else {"source": held},
     )
@@ -223,7 +226,8 @@ def _asks(arm: Recipe, data: str) -> dict[str, dict[str, float]]:
 def _shown(arm: Recipe, spec: Mapping[str, Any]) -> Recipe:
     """A recipe whose pictures are of another source; its prose stays."""
     prose = {name: kept for name, kept in arm.sources.items() if kept.get("kind") == "prose"}
-    share = 1 - sum(kept.get("share", 1.0) for kept in prose.values())
+    shares = {name: kept.get("share", 1.0) for name, kept in arm.sources.items() if "until" not in kept}
+    share = sum(shares.values()) - sum(shares[name] for name in prose if name in shares)
     return replace(arm, sources={"data": {**spec, "share": share}, **prose}, valid={}, prompts=())
 
 

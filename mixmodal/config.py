@@ -133,10 +133,11 @@ class OptimConfig:
 class Recipe:
     """A whole run as values: what is trained, on what, how long, and how it is watched.
 
-    `sources` are {"kind": name of a source, "share": weight in the mixture, "from" and "until": shares of
-    the training between which it is drawn, option: value}; `valid` likewise, for
-    validation. `vocabulary` is the size of the tokenizer that is trained on the sources, or `tokenizer` the path of a
-    tokenizer.json. `minutes` > 0 sets `steps` by the speed measured at the start. `rows` x `length` positions a step.
+    `sources` are {"kind": name of a source, "share": weight in the mixture, "from" and "until": shares of the training
+    between which it is drawn, option: value}; `valid` likewise, for validation. `vocabulary` is the size of the
+    tokenizer that is trained on the sources, or `tokenizer` the path of a tokenizer.json. `start` is a model that is
+    trained on: a folder, a name, or recipe:NAME. `minutes` > 0 sets `steps` by the speed measured at the start.
+    `rows` x `length` positions a step.
     `recompute` keeps of each block only what entered it, and runs it again for the gradient; `accumulate` > 1 takes the
     rows of a step in so many parts, one after the other: both cost time, save memory, and leave the step as it is.
     `prompts` are drawn, and pictures of `valid` described, at every sample. Every `every` steps there is a checkpoint:

@@ -12,14 +12,16 @@ from torch import Tensor
 from mixmodal.config import ModelConfig, StreamConfig
 from mixmodal.model import Model
 
+SWITCHED = ("tasks", "joint")  # options of the speaker that new streams may want
 NOISE = 0.1  # of a new row, in standard deviations of the old ones
 
 
 def together(found: ModelConfig, wanted: ModelConfig) -> ModelConfig:
     """The streams of a model that is trained on, with the wanted objectives and weights, and those of media it lacks.
 
-    Its codecs and heads stay. Where there are new streams, the speaker takes what is wanted of its own and was off so
-    far: it may have to announce tasks, or to share its vocabulary.
+    Its codecs and heads stay. Where there are new streams, the speaker may have to announce tasks, or to share its
+    vocabulary.
+    Raises:  ValueError for a new stream whose time nothing would tell to the trunk.
     """
     known = {stream.medium for stream in found.streams.values()}
     new = {name: stream for name, stream in wanted.streams.items() if stream.medium not in known}
@@ -28,6 +30,12 @@ def together(found: ModelConfig, wanted: ModelConfig) -> ModelConfig:
         old = streams[found.speaker]
         head = None if old.head is None else _switched_on(old.head, asked.head or {})
         streams[found.speaker] = replace(old, codec=_switched_on(old.codec, asked.codec), head=head)
+    for name, stream in new.items():
+        if stream.role != "read" and stream.objective.get("time") == "trunk" and not found.trunk.adaptive:
+            raise ValueError(
+                f"the stream {name} wants its time told to the trunk, and that of the model that training starts from"
+                " is not adaptive: take a recipe that adds the time, or start from a model whose trunk is"
+            )
     return replace(found, streams={**streams, **new})
 
 
@@ -36,7 +44,7 @@ def _taught(stream: StreamConfig, wanted: StreamConfig | None) -> StreamConfig:
 
 
 def _switched_on(had: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
-    return {**had, **{option: value for option, value in asked.items() if not had.get(option)}}
+    return {**had, **{option: asked[option] for option in SWITCHED if asked.get(option)}}
 
 
 @torch.no_grad()

@@ -129,7 +129,13 @@ def planned(comparison: Comparison, out: Path) -> dict[str, Any]:
 
     file = out / "plan.json"
     if file.exists():
-        return json.loads(file.read_text(encoding="utf8"))
+        plan = json.loads(file.read_text(encoding="utf8"))
+        if "starts" not in plan:
+            raise ValueError(f"{out} was begun by an older version, which planned otherwise: take another --out")
+        return plan
+    for name in starts_of(comparison):
+        if stands_on(net_of(comparison, name)) or len(net_of(comparison, name).model.streams) > 1:
+            raise ValueError(f"arms start from {name}, which is no model of words alone: train it, and compare without")
     if any(map(draws, comparison.arms.values())) and not asks_for_pictures(comparison.suite):
         raise ValueError(f"the suite {comparison.suite!r} has no pictures drawn, but an arm draws: take another suite")
     arms, nets = {}, {}
@@ -138,7 +144,7 @@ def planned(comparison: Comparison, out: Path) -> dict[str, Any]:
             if name not in nets:
                 inner, _, shape = _fitted(net_of(comparison, name))
                 nets[name] = {"flops": step_cost(inner).flops * inner.steps, **shape}
-        fitting, held, shape = _fitted(untrained(arm, comparison.nets))
+        fitting, held, shape = _fitted(_begun(comparison, arm))
         cost, before = step_cost(fitting), sum(nets[name]["flops"] for name in paid(comparison, label))
         arms[label] = {
             "flops_a_step": cost.flops,
@@ -155,12 +161,29 @@ def planned(comparison: Comparison, out: Path) -> dict[str, Any]:
     plan: dict[str, Any] = {"arms": arms, "nets": nets, "starts": starts, "twin": {}, "data": data}
     if comparison.twin and (found := twin_of(comparison)) is not None:
         other, twin = found
-        told = _alone(untrained(twin), {"length": twin.length, "rows": twin.rows})
+        told = _alone(_begun(comparison, twin), {"length": twin.length, "rows": twin.rows})
         steps = arms[other]["flops_a_step"] * arms[other]["steps"] * arms[other]["text_share"] / told["flops_a_step"]
         if steps >= comparison.least:
             plan["twin"] = {"of": other, **told, "steps": max(1, round(steps))}
     write_json(file, plan)
     return plan
+
+
+def _begun(comparison: Comparison, arm: Recipe) -> Recipe:
+    """An arm as it is before its training, with the trunk and the words of the model that it starts from.
+
+    Raises:  ValueError for an arm whose trunk is another: it would be compared under a name that is not its own.
+    """
+    from mixmodal.growing import together
+    from mixmodal.prepare import made
+
+    name, arm = starts_from(arm), untrained(arm, comparison.nets)
+    if not name:
+        return arm
+    found = made(net_of(comparison, name))[0].model
+    if replace(found.trunk, frozen=False) != replace(arm.model.trunk, frozen=False):
+        raise ValueError(f"{arm.name} has another trunk than {name}, from which it starts: take arms of one trunk")
+    return replace(arm, model=together(found, arm.model))
 
 
 def _alone(words: Recipe, shape: dict[str, int]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ COSTS = (
     "parameters",
     "steps",
     "pictures seen",
-    "words seen",
+    "prose seen",
     "training",
     "of it, what it stands on",
     "time",
@@ -95,7 +95,7 @@ numbers (±) that over the seeds. {twin}</p>
 <h2>Costs</h2>{_table(COSTS, [_costs_row(label, arm, inks) for label, arm in arms.items()])}
 <p class="dim">FLOPs are counted as the runs multiply, encoding and tokenizers included; time and seconds are of this
 machine, memory is the most that the process of a training held. Guidance and weights were tuned on other questions than
-those told here, with the first seed. Pictures and words (positions) seen are reckoned from a few documents.</p>
+those told here, with the first seed. Pictures and prose (positions) seen are reckoned from a few documents.</p>
 {_nets(result)}{_to_rates(result, inks)}{_charts(result, inks)}{_samples(result, inks)}
 <h2>What made this</h2><div class="wide"><table>{made}</table></div></body></html>"""
 

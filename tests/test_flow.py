@@ -245,13 +245,7 @@ def slow_loss(stream, hidden, grid, run, known=None):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(
-    "flow",
-    [
-        *({"prediction": p} for p in PREDICTIONS),
-        *({"prediction": p, "loss": "prediction"} for p in ("x", "v", "noise")),
-    ],
-)
+@pytest.mark.parametrize("flow", FLOWS)
 @pytest.mark.parametrize("t", [0.02, 0.4, 0.97])
 def test_the_loss_is_the_slow_obvious_formula_with_padding_and_known_pixels(flow, t):
     model = small_model(flow=flow, codec={"learned": False})

@@ -7,7 +7,8 @@ fresh order each time round, every document once; an endless one counts up. A do
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple, Protocol
 
@@ -52,6 +53,14 @@ def document_key(source: str, index: int) -> int:
 def document_rng(seed: int, source: str, index: int, visit: int = 0) -> np.random.Generator:
     """The generator of one visit to one document: no two of them overlap."""
     return np.random.Generator(_bits(seed, source, index, visit))
+
+
+def readable(source: Source, numbers: Iterable[int], *seed: int) -> Iterator[Document]:
+    """The documents of these numbers that are there and can be read; the reader counts those that cannot."""
+    for number in numbers:
+        if source.size is None or number < source.size:
+            with suppress(LeftOut):
+                yield source.document(number, np.random.default_rng([*seed, number]))
 
 
 def _bits(seed: int, purpose: str, *counter: int) -> np.random.Philox:

@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mixmodal.config import Recipe
 from mixmodal.data import make_mixture
 from mixmodal.data.loading import shares_at
+from mixmodal.data.mixing import readable
 from mixmodal.judge.suites import Exam
 from mixmodal.optim import has_settled
 from mixmodal.parts import Document
@@ -48,7 +49,7 @@ class Fare:
 
     Units:   `length` positions of a row: the recipe's own where nearly all documents of each source fit, else as many
              as the longest takes, in multiples of 64; `text_share` of the positions are in documents of the speaker's
-             medium alone, and a position holds so many `pictures`, documents of another medium: over the training.
+             medium alone, and a position holds so many `pictures`, parts of another medium: over the training.
     """
 
     length: int
@@ -61,15 +62,14 @@ def fare(recipe: Recipe) -> Fare:
     recipe, model, mixture, _ = made(recipe)
     longest, fit, held = 0, True, []
     for source in mixture.sources:
-        lengths, alone = [], []
-        for number in range(LOOKED_AT if source.size is None else min(source.size, LOOKED_AT)):
-            rng = np.random.default_rng(number)
-            sequence = model.lay_out(source.document(number, rng), rng, 0.5)
-            lengths.append(len(sequence))
-            alone.append(all(run.stream == model.speaker.name for run in sequence.runs))
+        lengths, alone, pictures = [], [], []
+        for number, document in enumerate(readable(source, range(LOOKED_AT))):
+            lengths.append(len(model.lay_out(document, np.random.default_rng(number), 0.5)))
+            pictures.append(sum(part.medium != model.speaker.medium for part in document.parts))
+            alone.append(not pictures[-1])
         longest = max(longest, *lengths)
         fit &= sum(length > recipe.length for length in lengths) <= SPARED * len(lengths)
-        held.append((np.mean(lengths), np.mean(np.multiply(lengths, alone)), 1 - np.mean(alone)))
+        held.append((np.mean(lengths), np.mean(np.multiply(lengths, alone)), np.mean(pictures)))
     shares = np.array([shares_at(recipe.sources, (number + 0.5) / BATCHES) for number in range(BATCHES)])
     positions, words, others = (shares @ np.array(held)).T
     length = recipe.length if fit else -(-longest // 64) * 64
@@ -81,8 +81,8 @@ def digest(mixtures: list[dict[str, dict[str, Any]]]) -> str:
     held = hashlib.sha256()
     for specs in mixtures:
         for source in make_mixture(specs, 0).sources:
-            for number in range(DIGESTED if source.size is None else min(source.size, DIGESTED)):
-                for part in source.document(number, np.random.default_rng(number)).parts:
+            for document in readable(source, range(DIGESTED)):
+                for part in document.parts:
                     pixels = getattr(part, "pixels", None)
                     held.update(b"" if pixels is None else np.ascontiguousarray(pixels).tobytes())
                     held.update(getattr(part, "text", "").encode())

@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from mixmodal.data import make_source
+from mixmodal.data.mixing import readable
 from mixmodal.features import RandomFeatures
 from mixmodal.judge.suites import Exam, bits_of_words
 from mixmodal.parts import Document, Image, Text
@@ -51,8 +52,7 @@ def _documents(exam: Exam) -> list[Document]:
     if "source" not in exam.options:
         raise ValueError("the suite likeness wants its data: give the option source, as a recipe has its sources")
     source, half = make_source(exam.options["source"]), exam.seed % 2
-    numbers = range(half, exam.n * TRIES if source.size is None else source.size, 2)
-    return [source.document(number, np.random.default_rng(number)) for number in numbers]
+    return list(readable(source, range(half, exam.n * TRIES if source.size is None else source.size, 2)))
 
 
 @torch.inference_mode()

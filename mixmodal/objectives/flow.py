@@ -160,7 +160,7 @@ class Objective(nn.Module):
         return torch.nn.functional.silu(waves(time_N) @ self.clock_in.T) @ self.clock_out.T
 
     def losses(self, codec: Any, head: Any, hidden_ND: Tensor, fields: dict[str, Tensor]) -> dict:
-        """Sum and count of the squared error of the velocity, averaged over the values of a position."""
+        """Sum and count of the squared error of what `loss` says, averaged over the values of a position."""
         error_N = self.errors(codec, hidden_ND, fields)
         return {"mse": ((error_N * fields["weights"]).sum(), fields["weights"].sum())}
 
