@@ -126,6 +126,26 @@ def test_what_all_arms_start_from_is_trained_first_judged_and_paid_by_none(tmp_p
     assert paid(two, "grown") == ["words"] and paid(two, "new") == paid(whole, "grown") == []
 
 
+def test_what_arms_start_from_is_words_alone_on_their_trunk(tmp_path):
+    arm = tiny().arms["eights"]
+    begun = {"grown": replace(arm, start="recipe:other")}
+    with pytest.raises(ValueError, match="no model of words alone"):
+        planned(tiny(arms=begun, nets={"other": arm}), tmp_path)
+    text = {"text": arm.model.streams["text"]}
+    wider = replace(arm.model, trunk=replace(TRUNK, mlp_width=64), streams=text)
+    other = replace(arm, model=wider, sources={"prose": {"kind": "prose"}}, valid={})
+    with pytest.raises(ValueError, match="another trunk than other"):
+        planned(tiny(arms=begun, nets={"other": other}), tmp_path)
+
+
+def test_pictures_of_other_data_keep_their_share_and_words_stay_words():
+    whole = comparisons.from_text()
+    moved = comparisons.on_data(whole, "glyphs", {})
+    assert moved.nets["words"] == recipe("words")
+    for label, arm in moved.arms.items():
+        assert arm.sources["data"]["share"] == whole.arms[label].sources["two"]["share"] > 0
+
+
 def test_the_page_needs_no_network_and_names_every_arm(done):
     _, result = done
     text = page(result)

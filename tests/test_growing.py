@@ -87,6 +87,24 @@ def test_a_model_that_has_all_media_keeps_its_codecs_and_takes_objectives():
     assert streams["patches"].objective["copies"] == 7 and streams["text"].codec == found.streams["text"].codec
 
 
+def test_of_the_speaker_only_what_new_streams_want_is_switched_on():
+    text = lossless.model(TRUNK, places=24).streams["text"]
+    asked = replace(text, head={"kind": "categorical", "tied": True, "joint": True})
+    wanted = lossless.model(TRUNK)
+    wanted = replace(wanted, streams={**wanted.streams, "text": asked})
+    found = replace(RECIPE.model, streams={"text": RECIPE.model.streams["text"]})
+    speaker = together(found, wanted).streams["text"]
+    assert "learned" not in speaker.codec and speaker.head == {"kind": "categorical", "joint": True}
+
+
+def test_a_stream_whose_time_nothing_would_tell_is_refused():
+    found = replace(RECIPE.model, streams={"text": RECIPE.model.streams["text"]})
+    with pytest.raises(ValueError, match="not adaptive"):
+        together(found, lossless.model(TRUNK, flow={"time": "trunk"}))
+    told = replace(found, trunk=replace(TRUNK, adaptive=True))
+    assert "patches" in together(told, lossless.model(TRUNK, flow={"time": "trunk"})).streams
+
+
 def test_a_weight_of_another_shape_is_refused_by_its_name(words, monkeypatch):
     _, old = words
     hasten(monkeypatch)

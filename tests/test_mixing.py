@@ -7,7 +7,8 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from mixmodal.data.mixing import Mixture, document_key, document_rng
+from mixmodal.data.mixing import Mixture, document_key, document_rng, readable
+from mixmodal.data.report import LeftOut
 from mixmodal.parts import Document, Text
 
 
@@ -137,3 +138,17 @@ def test_a_state_of_other_data_or_another_seed_is_refused():
 def test_sources_that_cannot_be_mixed_are_refused_with_a_reason(sources, says):
     with pytest.raises(ValueError, match=says):
         Mixture(sources)
+
+
+def test_documents_that_cannot_be_read_are_passed_over_and_no_number_lies_beyond_the_end():
+    class Broken:
+        name, size = "broken", 4
+
+        def document(self, index, rng):
+            if index == 1:
+                raise LeftOut("broken")
+            return Document((Text(f"{index} {rng.integers(100)}"),))
+
+    read = [d.parts[0].text for d in readable(Broken(), range(9), 3)]
+    assert [text.split()[0] for text in read] == ["0", "2", "3"]
+    assert read == [d.parts[0].text for d in readable(Broken(), range(9), 3)]
