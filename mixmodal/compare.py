@@ -19,8 +19,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
+from mixmodal import appraise
 from mixmodal import config as values
 from mixmodal.chain import standing, stands_on
 from mixmodal.checkpoint import write_json
@@ -38,6 +40,7 @@ from mixmodal.plan import (
     planned,
     twin_of,
 )
+from mixmodal.train import train
 
 STOPS = 20  # checkpoints besides, of where it was stopped
 EVERY = 5.0  # seconds, after which it is told again how far each piece is
@@ -58,8 +61,6 @@ def run(comparison: Comparison, out: Path, *, jobs: int = 0, say: Callable[[str]
 
     Raises:  ValueError that says which piece failed, with the end of its log; or if another process is at it.
     """
-    import torch
-
     cores = torch.get_num_threads()
     jobs = min(
         jobs or (1 if torch.cuda.is_available() else cores), max(1, len(comparison.arms) * len(comparison.seeds))
@@ -174,8 +175,6 @@ def _failure(out: Path, piece: Piece, code: int | None) -> str:
 def work(out: Path, piece: Piece, threads: int, parent: int) -> None:
     """Do one piece in this process, which tells of it in a log of its own, and ends with its parent."""
     threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
-    import torch
-
     torch.set_num_threads(threads)
     log = log_of(out, piece)
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -194,8 +193,6 @@ def _leave_with(parent: int) -> None:
 
 def do(out: Path, piece: Piece) -> None:
     """Do one piece, and write its file."""
-    from mixmodal import appraise
-
     comparison = comparison_in(out)
     piece.file.parent.mkdir(parents=True, exist_ok=True)
     if piece.kind in ("net", "train"):
@@ -253,8 +250,6 @@ def _told(folder: Path) -> dict[str, Any]:
 
 
 def _train(comparison: Comparison, out: Path, piece: Piece) -> None:
-    from mixmodal.train import train
-
     folder = home(out, piece.label, piece.seed)
     if piece.kind == "net":
         chosen = _seeded(comparison, planned(comparison, out), [piece.label], piece.seed)[piece.label]

@@ -83,14 +83,9 @@ def _silu(x: Tensor) -> Tensor:
     return F.silu(x)
 
 
-def normed(x: Tensor) -> Tensor:
-    """Features normed over their channels at each place."""
-    return F.rms_norm(x.movedim(1, -1), (x.shape[1],)).movedim(-1, 1)
-
-
 def bent(x: Tensor) -> Tensor:
     """Features normed over their channels at each place, and through a nonlinearity."""
-    return F.silu(normed(x))
+    return F.silu(F.rms_norm(x.movedim(1, -1), (x.shape[1],)).movedim(-1, 1))
 
 
 def to_canvas(values: Tensor, rows: int, columns: int, patch: tuple[int, int]) -> Tensor:

@@ -148,7 +148,7 @@ class Model(nn.Module):
             if name in batch.slots:
                 own[min(number, count - 1)].append(batch.slots[name].embed_at)
         routes = tuple(map(torch.cat, own))
-        for at_N in routes if whole and (self.training or torch.is_grad_enabled()) else ():
+        for at_N in routes if whole else ():
             torch._dynamo.mark_dynamic(at_N, 0)
         return routes
 

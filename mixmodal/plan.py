@@ -6,17 +6,18 @@ import json
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mixmodal import config as values
 from mixmodal.chain import stands_on, starts_from, untrained
 from mixmodal.checkpoint import write_json
 from mixmodal.compute import duration, fast_dtype, measured_peak
-from mixmodal.config import Recipe
+from mixmodal.config import ModelConfig, Recipe
+from mixmodal.growing import together
+from mixmodal.judge.costs import Fare, digest, fare, step_cost
+from mixmodal.judge.suites import asks_for_pictures
+from mixmodal.prepare import made
 from mixmodal.recipes import recipe as known_recipe
-
-if TYPE_CHECKING:
-    from mixmodal.judge.costs import Fare
 
 BUDGETS = ("steps", "tokens", "flops", "minutes")
 TWIN = "text_alone"  # the arm that reads and writes the same prose, and nothing else
@@ -124,9 +125,6 @@ def planned(comparison: Comparison, out: Path) -> dict[str, Any]:
 
     Raises:  ValueError for a suite that has no pictures drawn where arms draw some.
     """
-    from mixmodal.judge.costs import digest, step_cost
-    from mixmodal.judge.suites import asks_for_pictures
-
     file = out / "plan.json"
     if file.exists():
         plan = json.loads(file.read_text(encoding="utf8"))
@@ -139,12 +137,13 @@ def planned(comparison: Comparison, out: Path) -> dict[str, Any]:
     if any(map(draws, comparison.arms.values())) and not asks_for_pictures(comparison.suite):
         raise ValueError(f"the suite {comparison.suite!r} has no pictures drawn, but an arm draws: take another suite")
     arms, nets = {}, {}
+    starts = {name: made(net_of(comparison, name))[0].model for name in starts_of(comparison)}
     for label, arm in comparison.arms.items():
         for name in stands_on(arm):
             if name not in nets:
                 inner, _, shape = _fitted(net_of(comparison, name))
                 nets[name] = {"flops": step_cost(inner).flops * inner.steps, **shape}
-        fitting, held, shape = _fitted(_begun(comparison, arm))
+        fitting, held, shape = _fitted(_begun(comparison, arm, starts))
         cost, before = step_cost(fitting), sum(nets[name]["flops"] for name in paid(comparison, label))
         arms[label] = {
             "flops_a_step": cost.flops,
@@ -156,12 +155,12 @@ def planned(comparison: Comparison, out: Path) -> dict[str, Any]:
             **shape,
         }
     of = [*comparison.arms.values(), *(net_of(comparison, name) for name in nets)]
-    starts = {name: _alone(net_of(comparison, name), nets[name]) for name in starts_of(comparison)}
+    begun = {name: _alone(net_of(comparison, name), nets[name]) for name in starts}
     data = digest([recipe.sources for recipe in of])
-    plan: dict[str, Any] = {"arms": arms, "nets": nets, "starts": starts, "twin": {}, "data": data}
+    plan: dict[str, Any] = {"arms": arms, "nets": nets, "starts": begun, "twin": {}, "data": data}
     if comparison.twin and (found := twin_of(comparison)) is not None:
         other, twin = found
-        told = _alone(_begun(comparison, twin), {"length": twin.length, "rows": twin.rows})
+        told = _alone(_begun(comparison, twin, starts), {"length": twin.length, "rows": twin.rows})
         steps = arms[other]["flops_a_step"] * arms[other]["steps"] * arms[other]["text_share"] / told["flops_a_step"]
         if steps >= comparison.least:
             plan["twin"] = {"of": other, **told, "steps": max(1, round(steps))}
@@ -169,18 +168,15 @@ def planned(comparison: Comparison, out: Path) -> dict[str, Any]:
     return plan
 
 
-def _begun(comparison: Comparison, arm: Recipe) -> Recipe:
+def _begun(comparison: Comparison, arm: Recipe, starts: dict[str, ModelConfig]) -> Recipe:
     """An arm as it is before its training, with the trunk and the words of the model that it starts from.
 
     Raises:  ValueError for an arm whose trunk is another: it would be compared under a name that is not its own.
     """
-    from mixmodal.growing import together
-    from mixmodal.prepare import made
-
     name, arm = starts_from(arm), untrained(arm, comparison.nets)
     if not name:
         return arm
-    found = made(net_of(comparison, name))[0].model
+    found = starts[name]
     if replace(found.trunk, frozen=False) != replace(arm.model.trunk, frozen=False):
         raise ValueError(f"{arm.name} has another trunk than {name}, from which it starts: take arms of one trunk")
     return replace(arm, model=together(found, arm.model))
@@ -188,8 +184,6 @@ def _begun(comparison: Comparison, arm: Recipe) -> Recipe:
 
 def _alone(words: Recipe, shape: dict[str, int]) -> dict[str, Any]:
     """What is planned of a recipe of words, which stands on nothing."""
-    from mixmodal.judge.costs import step_cost
-
     shape = {key: shape[key] for key in ("length", "rows")}
     cost = step_cost(replace(words, **shape))
     alike = {"flops_of_nets": 0, "text_share": 1.0, "pictures": 0.0}
@@ -232,8 +226,6 @@ def writes(arm: Recipe) -> bool:
 
 def _fitted(arm: Recipe) -> tuple[Recipe, Fare, dict[str, int]]:
     """The arm with rows as long as its documents want, and as many as keep its positions; what they hold; these two."""
-    from mixmodal.judge.costs import fare
-
     held = fare(arm)
     shape = {"length": held.length, "rows": max(1, round(arm.rows * arm.length / held.length))}
     return replace(arm, **shape), held, shape
