@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 class Compare:
     """Train and judge designs on one budget, several seeds each, and write a page that says which is better.
 
-    Without names, the comparisons of the package are listed. Stopped at any moment, the same command goes on.
+    Without names, the comparisons of the package are listed. Stopped at any moment, the same command goes on; the page
+    is there when the first seed is done, and once more after each.
     """
 
     names: Positional[tuple[str, ...]] = ()
@@ -68,10 +69,13 @@ class Compare:
                 begin(chosen, Path(aside))
                 print("\n".join(estimate(chosen, planned(chosen, Path(aside)), self.jobs or 1)))
             return
-        run(chosen, out, jobs=self.jobs)
-        result = collected(out)
-        write_json(out / "result.json", result)
-        write_text(out / "index.html", page(result))
+
+        def tell() -> None:
+            result = collected(out)
+            write_json(out / "result.json", result)
+            write_text(out / "index.html", page(result))
+
+        run(chosen, out, tell, self.jobs)
         print(f"the page: {out / 'index.html'}   the numbers: {out / 'result.json'}")
 
     def _chosen(self) -> Comparison:

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import platform
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,15 @@ RATES = (0.25, 0.5)  # of exact pictures, to which the cost is told
 
 
 def collected(out: Path) -> dict[str, Any]:
-    """The result of the comparison in `out`: for JSON, and for the page.
+    """The result of the comparison in `out`, of the seeds that are done: for JSON, and for the page.
 
-    Raises:  FileNotFoundError if a piece of it is not done.
+    Raises:  FileNotFoundError if not even the first is.
     """
-    comparison = comparison_in(out)
-    plan = planned(comparison, out)
+    whole = comparison_in(out)
+    plan = planned(whole, out)
+    judged = [*whole.arms, *plan["nets"], *([TWIN] if plan["twin"] else [])]
+    done = [s for s in whole.seeds if all((home(out, label, s) / "scores.json").exists() for label in judged)]
+    comparison = replace(whole, seeds=tuple(done) or whole.seeds[:1])
     arms = {label: _arm(comparison, plan["arms"][label], out, label) for label in comparison.arms}
     arms |= {name: _arm(comparison, told, out, name) for name, told in plan["starts"].items()}
     for label in comparison.arms:
@@ -40,12 +44,13 @@ def collected(out: Path) -> dict[str, Any]:
         "suite": comparison.suite,
         "options": comparison.options,
         "seeds": list(comparison.seeds),
+        "of_seeds": list(whole.seeds),
         "n": comparison.n,
         "few": comparison.few,
         "arms": arms,
         "beside": [*plan["starts"], *([TWIN] if plan["twin"] else [])],
         "nets": {n: _net(comparison, plan["nets"][n], out, n) for n in plan["nets"] if n not in plan["starts"]},
-        "fingerprint": fingerprint(comparison, arms, plan["data"]),
+        "fingerprint": fingerprint(whole, arms, plan["data"]),
     }
 
 

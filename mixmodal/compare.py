@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -56,24 +56,32 @@ class Piece:
     file: Path
 
 
-def run(comparison: Comparison, out: Path, *, jobs: int = 0, say: Callable[[str], None] = print) -> None:
+def run(comparison: Comparison, out: Path, after: Callable[[], None], jobs: int = 0) -> None:
     """All that is still to do, `jobs` pieces at a time, each with its share of the cores.
 
+    Seed by seed, or as many seeds at a time as give every job an arm, and `after` is called after each: who stops
+    early has fewer seeds, and not half of all.
     Raises:  ValueError that says which piece failed, with the end of its log; or if another process is at it.
     """
     cores = torch.get_num_threads()
     jobs = min(
         jobs or (1 if torch.cuda.is_available() else cores), max(1, len(comparison.arms) * len(comparison.seeds))
     )
-    begin(comparison, out)
+    out.mkdir(parents=True, exist_ok=True)
     with _alone(out):
+        comparison = begin(comparison, out)
         plan = planned(comparison, out)
         for line in estimate(comparison, plan, jobs):
-            say(line)
-        for number, stage in enumerate(stages(comparison, out), 1):
-            left = [piece for piece in stage if not piece.file.exists()]
-            if left:
-                _work_off(left, out, jobs, max(1, cores // jobs), f"{number}/4 {stage[0].kind}")
+            print(line)
+        at_once = max(1, jobs // len(comparison.arms))
+        for first in range(0, len(comparison.seeds), at_once):
+            seeds = comparison.seeds[first : first + at_once]
+            for number, stage in enumerate(stages(comparison, out, seeds), 1):
+                left = [piece for piece in stage if not piece.file.exists()]
+                if left:
+                    title = f"seed {', '.join(map(str, seeds))}: {number}/4 {stage[0].kind}"
+                    _work_off(left, out, jobs, max(1, cores // jobs), title)
+            after()
 
 
 @contextmanager
@@ -93,24 +101,23 @@ def _alone(out: Path) -> Iterator[None]:
         yield
 
 
-def stages(comparison: Comparison, out: Path) -> Iterator[list[Piece]]:
-    """The pieces in the order in which they wait for one another."""
+def stages(comparison: Comparison, out: Path, seeds: Sequence[int]) -> Iterator[list[Piece]]:
+    """The pieces of these seeds in the order in which they wait for one another; tuned is with the first of all."""
     nets = dict.fromkeys(name for arm in comparison.arms.values() for name in stands_on(arm))
     labels = [*comparison.arms, *([TWIN] if _has_twin(comparison, out) else [])]
-    yield [Piece("net", n, s, home(out, n, s) / "trained.json") for s in comparison.seeds for n in nets]
+    yield [Piece("net", n, s, home(out, n, s) / "trained.json") for s in seeds for n in nets]
     # the twin writes with the words of another arm, so it waits for that one
-    first = [Piece("train", a, s, home(out, a, s) / "trained.json") for s in comparison.seeds for a in comparison.arms]
-    yield first
+    yield [Piece("train", a, s, home(out, a, s) / "trained.json") for s in seeds for a in comparison.arms]
     yield [
         *(Piece("tune", a, comparison.seeds[0], out / "tuned" / f"{a}.json") for a in comparison.arms),
         *(
             Piece("train", a, s, home(out, a, s) / "trained.json")
-            for s in comparison.seeds
+            for s in seeds
             for a in labels[len(comparison.arms) :]
         ),
     ]
     labels += nets
-    yield [Piece("judge", a, s, home(out, a, s) / "scores.json") for s in comparison.seeds for a in labels]
+    yield [Piece("judge", a, s, home(out, a, s) / "scores.json") for s in seeds for a in labels]
 
 
 def _has_twin(comparison: Comparison, out: Path) -> bool:

@@ -95,16 +95,16 @@ def smoke(whole: Comparison) -> Comparison:
 
 
 def begin(comparison: Comparison, out: Path) -> Comparison:
-    """The comparison that lies in `out`, put there unless it is.
+    """The comparison that lies in `out`, put there unless it is; to one of fewer seeds those that it lacks are added.
 
     Raises:  ValueError if another lies there.
     """
     file = out / "comparison.json"
     if file.exists():
         kept = values.from_json(Comparison, json.loads(file.read_text(encoding="utf8")), "comparison")
-        if values.to_json(kept) != values.to_json(comparison):
+        if values.to_json(replace(kept, seeds=comparison.seeds)) != values.to_json(comparison):
             raise ValueError(f"{out} holds another comparison, {kept.name!r} with other settings: take another --out")
-        return kept
+        comparison = replace(comparison, seeds=tuple(dict.fromkeys((*kept.seeds, *comparison.seeds))))
     out.mkdir(parents=True, exist_ok=True)
     write_json(file, values.to_json(comparison))
     return comparison

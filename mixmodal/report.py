@@ -80,7 +80,8 @@ def page(result: dict[str, Any]) -> str:
     scores = [_scores_row(label, arm, shown, inks) for label, arm in arms.items()]
     ((kind, amount),) = result["budget"].items()
     spent = _flops(amount) if kind == "flops" else f"{amount:,.6g} {kind}"
-    seeds = ", ".join(map(str, result["seeds"]))
+    seeds, wanted = (", ".join(map(str, result[name])) for name in ("seeds", "of_seeds"))
+    seeds += f" (so far, of {wanted})" if seeds != wanted else ""
     twin = f"{TWIN} learned prose alone, for the FLOPs that an arm spent on it." if TWIN in arms else ""
     made = "".join(f"<tr><td>{_safe(k)}</td><td>{_safe(v)}</td></tr>" for k, v in result["fingerprint"].items())
     return f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{_safe(result["name"])}</title>

@@ -53,7 +53,7 @@ def tiny(**more) -> Comparison:
 def finished(comparison: Comparison, out) -> dict:
     begin(comparison, out)
     planned(comparison, out)
-    for stage in stages(comparison, out):
+    for stage in stages(comparison, out, comparison.seeds):
         for piece in stage:
             if not piece.file.exists():
                 do(out, piece)
@@ -102,6 +102,22 @@ def test_what_is_done_is_not_done_again_and_what_is_lost_comes_back_the_same(don
     kept = (home(again, "sixteens", 0) / "trained.json").stat().st_mtime_ns
     assert untimed(finished(tiny(), again)) == untimed(result)
     assert (home(again, "sixteens", 0) / "trained.json").stat().st_mtime_ns == kept
+
+
+def test_seeds_are_added_and_the_page_tells_which_are_done(done, tmp_path):
+    out, result = done
+    more = tmp_path / "more"
+    shutil.copytree(out, more, ignore=shutil.ignore_patterns("model", "checkpoints", "*.jsonl"))
+    whole = begin(tiny(seeds=(1,)), more)
+    assert whole.seeds == (0, 1)
+    assert not [p for stage in stages(whole, more, whole.seeds[:1]) for p in stage if not p.file.exists()]
+    assert {p.kind for stage in stages(whole, more, whole.seeds[1:]) for p in stage if not p.file.exists()} == {
+        "train",
+        "judge",
+    }
+    told = collected(more)
+    assert told["seeds"] == [0] and told["arms"] == result["arms"]
+    assert "so far, of 0, 1" in page(told) and "so far" not in page(result)
 
 
 def test_what_all_arms_start_from_is_trained_first_judged_and_paid_by_none(tmp_path, monkeypatch):
