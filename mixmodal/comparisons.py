@@ -144,7 +144,9 @@ def tenfold() -> Comparison:
 def two_pictures() -> Comparison:
     """Questions about two pictures: both raw in one sequence, or each through an encoder of its own first.
 
-    Describing comes first: what a picture shows is learned there, and what two have in common after it.
+    Describing comes first: what a picture shows is learned there, and what two have in common after it. `apart` has
+    the blocks of `together`, half of them in the encoder, so its words pass through fewer; `apart_deep` has as many for
+    its words, and those of the encoder besides.
     """
     scenes = {"kind": "scenes", "level": "two"}
     told, asked = {"tasks": {"describe": 1.0}}, {"tasks": {"compare": 0.8, "ask": 0.2}}
@@ -160,6 +162,7 @@ def two_pictures() -> Comparison:
         arms={
             "together": replace(base, name="together", model=fuyu.model(small_trunk(6), two_way=True)),
             "apart": replace(base, name="apart", model=llava.model(small_trunk(3), blocks=3)),
+            "apart_deep": replace(base, name="apart_deep", model=llava.model(small_trunk(6), blocks=3)),
         },
         budget={"flops": 5e13},
         suite="questions",

@@ -42,15 +42,17 @@ class Codec(Patches):
         super().__init__(config)
         net = NetConfig("transformer", config.patch[1], config.channels, config.width or width, config.blocks)
         self.encoder, self.place = nets_of(net)[0](net, width), learned_place(width)
+        # The encoder's first matrix takes it in with the pixels: its own places are rotary, so relative.
+        self.place_before = learned_place(config.patch[1] ** 2 * config.channels)
 
     def embed(self, fields: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         """The encoder's vector of each patch, from all patches of its part and of no other, with its learned place.
 
         Shapes:  [N, C] -> [N, D].
         """
-        out = []
+        out, values = [], placed(fields["values"], self.place_before, fields["cells"])
         for rows, columns, at in by_size(fields["size"]):
-            canvas = to_canvas(fields["values"][at].to(dtype), rows, columns, self.config.patch[1:])
+            canvas = to_canvas(values[at].to(dtype), rows, columns, self.config.patch[1:])
             out.append((at, self.encoder(canvas).movedim(1, -1).flatten(0, 2).float()))
         return placed(together(out), self.place, fields["cells"])
 
