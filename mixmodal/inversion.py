@@ -128,8 +128,9 @@ def _run(
         hidden = model(batch, dtype=dtype)
         for number, (path, run) in enumerate(zip(paths, runs, strict=True)):
             end = len(sequences[number])
-            found = path.stream.objective.velocity(
-                path.stream.codec, hidden[number, end - len(run) : end], run, asked[number][0]
+            objective = path.stream.objective
+            found = objective.velocity(
+                path.stream.codec, hidden[number, end - len(run) : end], run, asked[number][0], objective.config.clamp
             )
             try:
                 asked[number] = solvers[number].send(found)

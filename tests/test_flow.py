@@ -11,9 +11,10 @@ import torch
 from conftest import mixed_documents, picture, small_model
 
 from mixmodal.interpolant import PREDICTIONS, TimeLaw, draw_times, mix, sampling_times, to_velocity
-from mixmodal.objectives import Lay
+from mixmodal.objectives import Ask, Lay
 from mixmodal.objectives.flow import CLEAN, CLOCK, LEVELS, NOISY, Config
 from mixmodal.parts import Document, Image, Text
+from mixmodal.sampling import Settings
 from mixmodal.sequence import collate
 from mixmodal.solvers import SOLVERS, adams, euler, heun
 
@@ -199,6 +200,36 @@ def test_a_noisy_copy_is_the_mixture_of_its_data_and_its_noise():
     noise = 2 * runs[1].embed["values"] - grid.values  # at 0.5 half of each
     assert noise.std() == pytest.approx(2.0, rel=0.02)
     assert abs(np.corrcoef(noise.ravel(), grid.values.ravel())[0, 1]) < 0.05
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("prediction", ["x", "v", "noise"])
+@pytest.mark.parametrize("steps", [2, 25, 60])
+def test_who_predicts_rightly_lands_on_the_data_whatever_is_predicted(prediction, steps, monkeypatch):
+    model = small_model(flow={"prediction": prediction, "clamp": 0.1})
+    stream, grid, _ = laid(model, picture(0))
+    data = torch.from_numpy(grid.values)
+
+    def right(hidden, fields):
+        t, x = fields["time"][:, None], fields["values"]
+        return {"x": data, "v": (data - x) / (1 - t), "noise": (x - t * data) / (1 - t)}[prediction]
+
+    monkeypatch.setattr(stream.codec, "read", right)
+    ask = Ask(Settings(steps=steps, guidance=1.0), torch.Generator().manual_seed(0), [], [], False)
+    drawing = stream.objective.sampler(stream.codec, None, grid, ask)
+    block = next(drawing)
+    with pytest.raises(StopIteration) as end:
+        while True:
+            block = drawing.send([torch.zeros(len(block.run), 64)])
+    assert np.abs(end.value.value - grid.values).max() < 1e-3
+
+
+def test_an_unknown_solver_is_refused_with_the_nearest():
+    model = small_model()
+    stream, grid, _ = laid(model, picture(0))
+    ask = Ask(Settings(solver="hune"), torch.Generator(), [], [], False)
+    with pytest.raises(ValueError, match="solver 'hune'.*heun"):
+        next(stream.objective.sampler(stream.codec, None, grid, ask))
 
 
 def test_the_phases_of_the_time_law_reach_the_objective():

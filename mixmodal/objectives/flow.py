@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mixmodal.config import unknown
 from mixmodal.interpolant import PREDICTIONS, TimeLaw, draw_times, mix, replaced, sampling_times, to_velocity, waves
 from mixmodal.objectives import Ask, Block, Lay
 from mixmodal.sampling import guide
@@ -22,6 +23,8 @@ from mixmodal.solvers import SOLVERS
 
 NOISY, CLEAN, CLOCK = 0, 1, 2  # kinds of positions: noisy values, a clean copy, a time token
 LEVELS = 10  # noise levels by which losses are reported
+NEAREST = 1e-3  # what a sampler divides by at least: its last step shall end where the prediction is
+FIRST = 0.02  # where a sampler begins that predicts noise, which at t = 0 says nothing of the data
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ class Objective(nn.Module):
         fields["time"] = np.full(len(coords), t, np.float32)
         return Run(stream, fields, coords, fields["time"], two_way=True, private=0)
 
-    def velocity(self, codec: Any, hidden_ND: Tensor, run: Run, noisy_NC: Tensor) -> Tensor:
+    def velocity(self, codec: Any, hidden_ND: Tensor, run: Run, noisy_NC: Tensor, clamp: float) -> Tensor:
         """Where the noisy values of a run go, per unit of time, as its hidden states say.
 
         Shapes:  [N, D], [N, C] -> [N, C], on the device of `noisy_NC`.
@@ -126,7 +129,7 @@ class Objective(nn.Module):
         fields = {n: torch.from_numpy(run.embed[n][at]).to(hidden_ND.device) for n in (*codec.blank(), "time")}
         predicted = codec.read(hidden_ND[at], fields).to(noisy_NC.device)
         time_N1 = torch.from_numpy(run.embed["time"][at])[:, None].to(noisy_NC.device)
-        return self._implied(codec, predicted, noisy_NC, time_N1)
+        return self._implied(codec, predicted, noisy_NC, time_N1, clamp)
 
     def blank(self, codec: Any) -> dict[str, Tensor]:
         """One embedding slot of no meaning."""
@@ -178,14 +181,14 @@ class Objective(nn.Module):
             if asked in ("x", "asym"):  # the clamp bounds the weight of its error; otherwise the velocity is exact
                 bounded = to_velocity(fields["targets"], noisy_NC, t_N1, "x", clamp=self.config.clamp)
                 true = replaced(bounded, true, self._basis(codec, true)) if asked == "asym" else bounded
-            error = self._implied(codec, predicted, noisy_NC, t_N1) - true
+            error = self._implied(codec, predicted, noisy_NC, t_N1, self.config.clamp) - true
         square = error.square() * fields["counted"]
         return square.sum(1) / fields["counted"].sum(1).clamp(min=1)
 
-    def _implied(self, codec: Any, predicted_NC: Tensor, noisy_NC: Tensor, t_N1: Tensor) -> Tensor:
+    def _implied(self, codec: Any, predicted_NC: Tensor, noisy_NC: Tensor, t_N1: Tensor, clamp: float) -> Tensor:
         """The velocity that a prediction implies."""
         basis = self._basis(codec, predicted_NC) if self.config.prediction == "asym" else None
-        return to_velocity(predicted_NC, noisy_NC, t_N1, self.config.prediction, clamp=self.config.clamp, basis=basis)
+        return to_velocity(predicted_NC, noisy_NC, t_N1, self.config.prediction, clamp=clamp, basis=basis)
 
     def _basis(self, codec: Any, like: Tensor) -> Tensor:
         return codec.smoothest(self.config.rank).to(like)
@@ -206,6 +209,8 @@ class Objective(nn.Module):
         settings = ask.settings
         x = torch.randn(grid.values.shape, generator=ask.rng) * self.config.noise_scale
         times = sampling_times(settings.steps, settings.shift)
+        if self.config.prediction == "noise":
+            times[0] = min(FIRST, float(times[1]) / 2)
         if grid.known is None:
             x = yield from self._path(codec, grid, ask, x, times)
             return x.numpy()
@@ -226,6 +231,8 @@ class Objective(nn.Module):
     ) -> Generator[Block, list[Tensor], Tensor]:
         """Where the flow takes `x` from the first of the times to the last."""
         settings, bare = ask.settings, Grid(grid.values, grid.cells, grid.size)
+        if settings.solver not in SOLVERS:
+            raise ValueError(unknown(f"solver {settings.solver!r}", settings.solver, SOLVERS))
         solver = SOLVERS[settings.solver](x, times)
         x, t = next(solver)
         while True:
@@ -233,7 +240,7 @@ class Objective(nn.Module):
             branches = 2 if ask.guided and settings.guidance != 1 and inside else 1
             run = self.noisy("", codec, bare, x.numpy(), t)
             hidden = yield Block(run, keep=False, branches=branches)
-            found = [self.velocity(codec, h, run, x) for h in hidden]
+            found = [self.velocity(codec, h, run, x, NEAREST) for h in hidden]
             try:
                 x, t = solver.send(guide(found, settings.guidance))
             except StopIteration as end:
