@@ -12,7 +12,7 @@ from safetensors import safe_open
 from mixmodal.checkpoint import ASSET, HUB, HUB_NAME, find_model, hub_package, inside, write_text
 
 TOLD = ("recipe", "foreign", "family", "seed", "steps", "seconds", "torch", "threads", "bits_per_byte")
-LOCAL = ("path", "file")  # options of sources that tell about one's own disk, and nothing about the model
+LOCAL = ("path", "file", "where")  # options of sources that tell about one's own disk, and nothing about the model
 
 
 def card(folder: Path, title: str, licence: str = "", scores: list[dict[str, Any]] | None = None) -> str:
@@ -54,8 +54,13 @@ def _facts(folder: Path, data: dict[str, Any]) -> list[tuple[str, Any]]:
         kinds = [stream[part]["kind"] for part in ("codec", "objective", "head") if stream.get(part)]
         rows.append((f"stream {name}", f"{stream['medium']} by {' + '.join(kinds)}"))
     for name, source in about.get("sources", {}).items():
-        rows.append((f"data {name}", ", ".join(f"{key} {value}" for key, value in source.items() if key not in LOCAL)))
+        rows.append((f"data {name}", ", ".join(f"{key} {value}" for key, value in _public(source).items())))
     return rows
+
+
+def _public(told: Any) -> Any:
+    """The same without what tells about one's own disk, however deep it stands."""
+    return {k: _public(v) for k, v in told.items() if k not in LOCAL} if isinstance(told, dict) else told
 
 
 def _table(rows: list[tuple[str, Any]]) -> list[str]:
@@ -126,9 +131,8 @@ def push_to_hub(where: str | Path, name: str, *, licence: str = "", private: boo
     assets = [inside(folder, value.removeprefix(ASSET)) for value in options if value.startswith(ASSET)]
     sent: dict[str, str | bytes] = {file: str(folder / file) for file in (*assets, "model.safetensors")}
     sent["README.md"] = card(folder, HUB + name, licence, scores_of(folder)).encode()
-    for source in data.get("about", {}).get("sources", {}).values():
-        for option in LOCAL:
-            source.pop(option, None)
+    if "sources" in data.get("about", {}):
+        data["about"]["sources"] = _public(data["about"]["sources"])
     sent["config.json"] = json.dumps(data, indent=1).encode()
     api = hub.HfApi()
     address = api.create_repo(name, private=private, exist_ok=True)

@@ -23,7 +23,7 @@ from test_tars import png, shard
 from mixmodal.cli import main
 from mixmodal.data.checking import ADVICE, check
 from mixmodal.data.contact import cells, contact_sheet, drawable, wrapped
-from mixmodal.data.folders import PictureFolder, PictureShards
+from mixmodal.data.folders import PairLines, PictureFolder, PictureShards
 from mixmodal.data.interleaved import Interleaved
 from mixmodal.data.opening import source_at
 from mixmodal.data.packing import pack
@@ -174,6 +174,30 @@ def test_packed_pictures_are_the_same_bytes_in_the_same_splits(tmp_path, capsys)
         ]
         assert {**pairs[0], "dots": 0} == {**pairs[1], "dots": 0}
     assert PictureShards(tmp_path / "out", 16, held_out=0).report == {}
+
+
+def test_pictures_with_several_captions_stay_in_their_split_when_packed(tmp_path):
+    folder = filled(tmp_path / "set", 12)
+    names = [f"{n:02}.png" for n in range(12)]
+    lines = [{"image": name, "caption": f"{name} {n}"} for n in range(3) for name in names]
+    (folder / "own.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    pack(PairLines(folder / "own.jsonl", 16, held_out=0), tmp_path / "out")
+    for split in ("train", "valid"):
+        before = PairLines(folder / "own.jsonl", 16, split=split, held_out=0.3)
+        after = PictureShards(tmp_path / "out", 16, split=split, held_out=0.3)
+        told = [{source.pair(n)[1] for n in range(source.size)} for source in (before, after)]
+        assert told[0] == told[1] and len(told[0]) % 3 == 0
+
+
+def test_a_picture_of_several_is_packed_as_the_jpeg_that_it_is(tmp_path):
+    home = tmp_path / "set"
+    home.mkdir()
+    first, second = (Pillow.new("RGB", (16, 16), colour) for colour in ("red", "blue"))
+    first.save(home / "a.jpg", "MPO", save_all=True, append_images=[second])
+    (home / "a.txt").write_text("two in one")
+    pack(PictureFolder(home, 16, held_out=0), tmp_path / "out")
+    pixels, caption = PictureShards(tmp_path / "out", 16, held_out=0).pair(0)
+    assert caption == "two in one" and pixels[0, 0, 0] > 200
 
 
 def test_packing_twice_makes_the_same_bytes(tmp_path):

@@ -175,6 +175,11 @@ def test_the_native_aspect_has_about_the_wanted_area_and_whole_patches(height, w
     assert decode(encoded(Pillow.new("L", (width, height))), 64, patch=8).shape == (*shape, 3)
 
 
+def test_no_side_has_more_cells_than_a_header_announces_unless_a_square_does():
+    assert fitted(100, 10_000, 256, 8) == (24, 1024) and fitted(10_000, 100, 256, 8) == (1024, 24)
+    assert fitted(100, 100, 2048, 8) == (2048, 2048)
+
+
 def test_the_fitted_area_is_always_near_the_wanted_one():
     rng = np.random.default_rng(0)
     for height, width in rng.integers(1, 3000, (300, 2)):
@@ -209,6 +214,12 @@ def test_a_folder_gives_both_directions_of_each_pair(tmp_path):
     assert {document.about["task"] for document in documents(PictureFolder(tmp_path, 16, {"draw": 1}))} == {"draw"}
     everything = source.names() + PictureFolder(tmp_path, 16, split="valid").names()
     assert sorted(everything) == sorted([f"{number:03}.png" for number in range(30)] + ["deeper/cat.jpg"])
+
+
+def test_a_folder_that_an_archiver_left_is_told(tmp_path):
+    filled(tmp_path)
+    (tmp_path / "__MACOSX").mkdir()
+    assert PictureFolder(tmp_path, 16, held_out=0).report == {"folder named __*": ["__MACOSX"]}
 
 
 def test_what_cannot_be_used_is_left_out_and_counted_with_its_reason(tmp_path, capsys):

@@ -85,6 +85,7 @@ def test_what_cannot_be_used_is_left_out_of_its_document_with_a_reason(tmp_path)
         "not a picture that can be read": 1,
         "too many pixels": 1,
         "text is not UTF-8 text": 1,
+        "part that is neither text nor picture": 2,
         "document without parts": 4,
     }
     assert shown(source.document(0, RNG)) == ["kept", 0]
@@ -160,6 +161,17 @@ def test_a_line_without_end_is_passed_over(tmp_path, monkeypatch):
     assert source.names() == ["story 1"] and source.report == {"line over 500 bytes": ["line 1"]}
 
 
-def test_parts_that_are_neither_text_nor_picture_are_passed_over():
-    assert list(parts_of({"parts": [{"text": True}, {"image": None}, {"image": 3}, 4]})) == [("image", "3")]
+def test_parts_that_are_neither_text_nor_picture_are_told(tmp_path):
+    odd = {"parts": [{"text": True}, {"image": None}, {"image": 3}, 4]}
+    assert list(parts_of(odd)) == [
+        ("neither", "part 0"),
+        ("neither", "part 1"),
+        ("image", "3"),
+        ("neither", "part 3"),
+    ]
     assert list(parts_of({"parts": "text"})) == [] == list(parts_of({}))
+    longer = {"texts": ["a", None, "b"], "images": [None]}
+    assert list(parts_of(longer)) == [("text", "a"), ("neither", "part 1"), ("text", "b")]
+    filled(tmp_path, [{"parts": [{"text": "a"}, 4]}])
+    source = Interleaved(tmp_path / "own.jsonl", 16, held_out=0)
+    assert source.report == {"part that is neither text nor picture": ["line 1 part 1"]}

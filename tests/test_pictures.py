@@ -50,6 +50,14 @@ def test_sixteen_bits_a_channel_keep_their_upper_eight():
     assert (decode(png_of(nothing, 6), None, background=GREEN) == GREEN).all()
 
 
+def test_the_transparent_level_of_sixteen_bits_shows_the_background():
+    raw = png_of(np.array([[[257 * 40], [65535]]], np.uint16), 0)
+    clear = b"tRNS" + (65535).to_bytes(2, "big")
+    chunk = (2).to_bytes(4, "big") + clear + zlib.crc32(clear).to_bytes(4, "big")
+    at = raw.index(b"IDAT") - 4
+    assert decode(raw[:at] + chunk + raw[at:], None, background=GREEN)[0].tolist() == [[40] * 3, list(GREEN)]
+
+
 @pytest.mark.parametrize("orientation, corner", [(5, (0, 0)), (7, (-1, -1)), (8, (-1, 0))])
 @pytest.mark.parametrize("form", ["JPEG", "WEBP", "PNG"])
 def test_the_other_turns_of_exif_and_other_formats_are_upright_too(orientation, corner, form):

@@ -29,7 +29,10 @@ ABOUT = {
     "steps": 12,
     "seconds": 3.5,
     "licence": "cc-by-4.0",
-    "sources": {"mine": {"kind": "folder", "path": "pictures/of/somebody", "size": 32}},
+    "sources": {
+        "mine": {"kind": "folder", "path": "pictures/of/somebody", "size": 32},
+        "squares": {"kind": "squares", "of": {"kind": "emoji-noto", "where": "disk/of/somebody"}},
+    },
 }
 SCORES = {
     "suite": "scenes",

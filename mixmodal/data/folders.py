@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from mixmodal.data.found import Found, FoundPairs, caption_at
+from mixmodal.data.pairs import unnumbered
 from mixmodal.data.pictures import ENDINGS
 from mixmodal.data.places import File, Piece, start_of, walked, why_not
 from mixmodal.data.report import one_line, records
@@ -156,9 +157,12 @@ class PictureShards(FoundPairs):
                 if picture is None:
                     self.report.add("no picture in the sample", sample.name(next(iter(sample.files))))
                     continue
+                for other in sample.files:
+                    if other != picture and f".{other}" in ENDINGS:
+                        self.report.add("another picture in the same sample", sample.name(other))
                 caption = self._caption(sample, sample.name(picture))
                 if caption is not None:
-                    yield Found(sample.name(picture), sample.files[picture], caption, sample.key)
+                    yield Found(sample.name(picture), sample.files[picture], caption, unnumbered(sample.key))
 
     def why_empty(self) -> str:
         """What an archive should hold."""

@@ -11,7 +11,7 @@ import numpy as np
 from mixmodal.data.pairs import HELD_OUT, Pairs, names_of
 from mixmodal.data.pictures import MOST_PIXELS, WHITE, PictureError, decode, fitted, opened
 from mixmodal.data.places import MOST_BYTES, Place, megabytes, start_of
-from mixmodal.data.report import LeftOut, Report, why_no_text
+from mixmodal.data.report import LeftOut, NothingLeft, Report, why_no_text
 
 LONGEST = 400
 KEEP = 256 * 2**20
@@ -93,7 +93,7 @@ class FoundPairs(Pairs):
         """Picture and caption number `index`.
 
         Shapes: uint8 [height, width, 3].
-        Raises: LeftOut if that file proves broken, which is counted; ValueError once all of the split have.
+        Raises: LeftOut if that file proves broken, which is counted; NothingLeft once all of the split have.
         """
         if index not in self._broken:
             try:
@@ -102,7 +102,7 @@ class FoundPairs(Pairs):
                 self._broken.add(index)
                 self.report.add(error.reason, self._pairs[index].name)
         if len(self._broken) == self.size:
-            raise ValueError(f"no picture of {self.name} can be decoded: {'; '.join(self.report.lines())}")
+            raise NothingLeft(f"no picture of {self.name} can be decoded: {'; '.join(self.report.lines())}")
         raise LeftOut(f"{self._pairs[index].name} of {self.name} cannot be decoded")
 
     def names(self) -> list[str]:
@@ -177,7 +177,7 @@ def _stream(place: Place, most_bytes: int):
         raise
     except FileNotFoundError as error:
         raise PictureError("file not found", str(error)) from error
-    except (OSError, ValueError) as error:  # pyarrow's errors are kinds of these
+    except Exception as error:  # pyarrow has a class of its own for every way in which a file can be broken
         raise PictureError("file cannot be read", str(error)) from error
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import zip_longest
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -18,7 +19,7 @@ from mixmodal.data.pairs import HELD_OUT, names_of, share_of_draw
 from mixmodal.data.pictures import MOST_PIXELS, WHITE, PictureError, fitted
 from mixmodal.data.places import MOST_BYTES, File, Place, inner_name, inside, start_of, why_not
 from mixmodal.data.prose import pieces
-from mixmodal.data.report import LeftOut, Report, is_unicode, one_line, records, why_no_text
+from mixmodal.data.report import LeftOut, NothingLeft, Report, is_unicode, one_line, records, why_no_text
 from mixmodal.data.tars import members, shards
 from mixmodal.parts import Document, Image, Text
 
@@ -109,7 +110,7 @@ class Interleaved:
     def document(self, index: int, rng: np.random.Generator) -> Document:
         """Window number `index`; `rng` chooses which of its pictures are to be drawn.
 
-        Raises: LeftOut if it was pictures alone, and none of them can be read; ValueError once all windows were that.
+        Raises: LeftOut if it was pictures alone, and none of them can be read; NothingLeft once all windows were that.
         """
         key, window = self._windows[index]
         parts = []
@@ -127,7 +128,7 @@ class Interleaved:
         if not parts:
             self._empty.add(index)
             if len(self._empty) == self.size:
-                raise ValueError(f"no picture of {self.name} can be decoded: {'; '.join(self.report.lines())}")
+                raise NothingLeft(f"no picture of {self.name} can be decoded: {'; '.join(self.report.lines())}")
             raise LeftOut(f"no part of window {index} of {self.name} can be read")
         return Document(tuple(parts), about={"document": key})
 
@@ -146,6 +147,9 @@ class Interleaved:
         """The parts of a record, checked; `place` gives where a picture lies, or the reason why it cannot be used."""
         found: list[Item] = []
         for kind, value in parts_of(entry):
+            if kind == "neither":
+                self.report.add("part that is neither text nor picture", f"{name} {value}")
+                continue
             if kind == "text":
                 text = one_line(value)
                 if reason := why_no_text(text):
@@ -209,21 +213,25 @@ class Interleaved:
 
 
 def parts_of(entry: dict) -> Iterator[tuple[str, str]]:
-    """Kind ("text" or "image") and value of each part of a record, in order; what is neither is passed over."""
+    """Kind ("text", "image" or "neither") and value of each part of a record, in order; of neither, which it is."""
     listed = entry.get("parts", entry.get("segments"))
     if isinstance(listed, list):
-        for part in listed:
-            if isinstance(part, dict):
-                for key, kind in (("text", "text"), ("caption", "text"), ("image", "image")):
-                    if isinstance(part.get(key), str | int) and not isinstance(part.get(key), bool):
-                        yield kind, str(part[key])
-                        break
+        for number, part in enumerate(listed):
+            known = part if isinstance(part, dict) else {}
+            for key, kind in (("text", "text"), ("caption", "text"), ("image", "image")):
+                if isinstance(known.get(key), str | int) and not isinstance(known.get(key), bool):
+                    yield kind, str(known[key])
+                    break
+            else:
+                yield "neither", f"part {number}"
     elif isinstance(entry.get("texts"), list) and isinstance(entry.get("images"), list):
-        for text, image in zip(entry["texts"], entry["images"], strict=False):
+        for number, (text, image) in enumerate(zip_longest(entry["texts"], entry["images"])):
             if isinstance(image, str):
                 yield "image", image
             if isinstance(text, str):
                 yield "text", text
+            if not isinstance(image, str) and not isinstance(text, str):
+                yield "neither", f"part {number}"
 
 
 def windows(items: Iterable[Item], longest: int, pictures: int) -> Iterator[list[Item]]:

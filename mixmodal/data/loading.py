@@ -44,6 +44,7 @@ class Loader:
         self.mixture, self.model, self.recipe, self.ranks = mixture, model, recipe, ranks
         self.skipped: dict[str, int] = {}
         self.broken: dict[str, int] = {}
+        self.first: dict[str, int] = {}  # those skipped of the first documents, by which memory was estimated
         self.fill = 0.0
         self.held: list[tuple[Draw, Sequence]] = []
         self._rows = ranks.rows(recipe.rows)
@@ -151,7 +152,10 @@ class Loader:
     def left_out(self) -> list[str]:
         """One line for each reason why a source left something out, so far."""
         reports = [(source.name, getattr(source, "report", None)) for source in self.mixture.sources]
-        return [f"{name}: {line}" for name, report in reports if report for line in report.lines()]
+        told = [f"{name}: {line}" for name, report in reports if report for line in report.lines()]
+        counts = {name: max(self.skipped.get(name, 0), self.first.get(name, 0)) for name in self.mixture.names}
+        long = f"left out so far, longer than a row of {self.recipe.length} positions: set a larger length"
+        return told + [f"{name}: {count} {long}" for name, count in counts.items() if count]
 
     def state(self) -> dict:
         """Where the data stands, for JSON."""

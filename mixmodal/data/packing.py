@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import tarfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,12 @@ from PIL import Image as Picture
 
 from mixmodal.checkpoint import write_json
 from mixmodal.data.found import Found, decode_at, look
+from mixmodal.data.pairs import numbered
 from mixmodal.data.places import Place
 
 SHARD_BYTES = 256 * 2**20
 INDEX = "index.json"
-_ENDINGS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp", "GIF": "gif", "BMP": "bmp"}
+_ENDINGS = {"PNG": "png", "JPEG": "jpg", "MPO": "jpg", "WEBP": "webp", "GIF": "gif", "BMP": "bmp"}
 Files = list[tuple[str, bytes]]
 
 
@@ -69,13 +71,15 @@ def samples_of(source: Any, size: int | None = None, patch: int | None = None) -
 
     Raises: ValueError for a source of text alone, or without end.
     """
-    used: set[str] = set()
+    used: Counter[str] = Counter()
     if hasattr(source, "documents"):
         for number, (key, window) in enumerate(source.entries()):
-            yield _interleaved(_free(f"{number:08}", used), key, window, size, patch)
+            yield _interleaved(f"{number:08}", key, window, size, patch)
     elif hasattr(source, "entries"):
         for entry in source.entries():
-            yield _pair(_free(_key(entry), used), entry, size, patch)
+            key = _key(entry)
+            used[key] += 1
+            yield _pair(numbered(key, used[key]), entry, size, patch)
     elif hasattr(source, "pair") and source.size is not None:
         for number in range(source.size):
             pixels, caption = source.pair(number)
@@ -116,15 +120,6 @@ def _key(entry: Found) -> str:
     # A dot would end the name; what decides the split stays the same for all names without one.
     key = entry.split_by.encode("utf-8", "backslashreplace").decode()
     return "/".join(part.replace(".", "_").replace("\\", "_") for part in key.split("/"))
-
-
-def _free(key: str, used: set[str]) -> str:
-    free, number = key, 1
-    while free in used:
-        number += 1
-        free = f"{key}-{number}"
-    used.add(free)
-    return free
 
 
 def _pair(key: str, entry: Found, size: int | None, patch: int | None) -> Files:

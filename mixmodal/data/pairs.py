@@ -7,6 +7,7 @@ moves no other file, and the same name is in the same split on every machine.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -17,6 +18,7 @@ TASKS = ("draw", "describe")
 PROMPT_WEIGHT = 0.04  # a caption that serves as prompt is learned a little: it is seldom worth much model
 HELD_OUT = 0.05
 # "valid" is what readers of files say, "heldout" what the worlds say: for a reader they are one thing.
+_COPY = re.compile(r"~\d+$")
 SPLITS = {"train": "train", "valid": "valid", "heldout": "valid"}
 
 
@@ -49,6 +51,16 @@ def names_of(split: str, names: Iterable[str], share: float = HELD_OUT) -> set[s
     if 0 < share < 1 and len(by_hash) > 1:
         cut = min(max(cut, 1), len(by_hash) - 1)
     return set(by_hash[:cut] if split == "valid" else by_hash[cut:])
+
+
+def numbered(key: str, number: int) -> str:
+    """The name of copy `number` of what is called `key`, from 1: both are in the same split."""
+    return key if number == 1 else f"{key}~{number}"
+
+
+def unnumbered(key: str) -> str:
+    """What decides the split of a name that `numbered` may have made."""
+    return _COPY.sub("", key)
 
 
 def share_of_draw(tasks: Mapping[str, float] | None) -> float:

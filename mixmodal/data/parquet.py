@@ -104,7 +104,7 @@ class ParquetPairs(FoundPairs):
                         found = self._row(path, group, row, f"{before}row {number + row}", text.as_py())
                         if found is not None:
                             yield found
-                except (OSError, ValueError) as error:  # pyarrow's errors are kinds of these
+                except Exception as error:  # as above
                     self.report.add(f"row group cannot be read ({type(error).__name__})", told)
                 finally:
                     number += rows

@@ -22,6 +22,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 MOST_PIXELS = 50_000_000  # WebP takes up to 20 bytes for each while it decodes, the others at most 9
 MOST_SCANS = 100  # of a progressive JPEG: each is a walk over all pixels, and a few bytes are enough to ask for one
 STRIP = 2**22
+MOST_CELLS = 128  # along a side in native aspect: a header announces no more
 WHITE = (255, 255, 255)
 _WITH_ALPHA = ("RGBA", "LA", "PA", "La", "RGBa")
 
@@ -37,7 +38,8 @@ class PictureError(ValueError):
 def fitted(height: int, width: int, size: int, patch: int) -> tuple[int, int]:
     """Height and width nearest to this aspect with an area near size * size and both sides multiples of `patch`.
 
-    Limits: never under one patch a side; a very long strip is cut rather than let the area grow by over a fifth.
+    Limits: never under one patch a side; a very long strip is cut rather than let the area grow by over a fifth, or
+    one side over what a header can announce.
     """
     if size < patch or patch < 1:
         raise ValueError(f"a picture of size {size} cannot hold patches of {patch}: use a size of at least one patch")
@@ -45,6 +47,8 @@ def fitted(height: int, width: int, size: int, patch: int) -> tuple[int, int]:
     rows = max(1, round(height * scale / patch))
     columns = max(1, round(width * scale / patch))
     most = max(1, int(1.2 * size * size / patch**2))
+    longest = max(MOST_CELLS, -(-size // patch))  # a square is as large as was asked for
+    rows, columns = min(rows, longest), min(columns, longest)
     if rows * columns > most:
         rows, columns = (rows, max(1, most // rows)) if rows <= columns else (max(1, most // columns), columns)
     return rows * patch, columns * patch
@@ -148,8 +152,12 @@ def in_colour(picture: Pillow.Image, background: tuple[int, int, int] = WHITE) -
 def _in_colour(picture: Pillow.Image, background: tuple[int, int, int]) -> Pillow.Image:
     if picture.mode.startswith("I"):
         # Pillow would clip 16-bit grey at 255 instead of scaling it.
-        grey = np.floor(np.asarray(picture).astype(np.float64) / 257 + 0.5)
-        return Pillow.fromarray(np.clip(grey, 0, 255).astype(np.uint8)).convert("RGB")
+        values = np.asarray(picture)
+        grey = np.floor(values.astype(np.float64) / 257 + 0.5)
+        rgb = np.repeat(np.clip(grey, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
+        if isinstance(clear := picture.info.get("transparency"), int):
+            rgb[values == clear] = background
+        return Pillow.fromarray(rgb)
     if picture.mode in _WITH_ALPHA or "transparency" in picture.info:
         # La has no direct way to RGBA.
         clear = picture.convert("LA") if picture.mode == "La" else picture

@@ -123,15 +123,17 @@ def why_not(root: Path, name: str) -> str | None:
 
 
 def walked(root: Path, report: Report) -> Iterator[str]:
-    """The names of all files in a folder and in those in it, in order; hidden ones, and those named __*, are not told.
+    """The names of all files in a folder and in those in it, in order; hidden ones are not told.
 
-    A folder that is a link, or cannot be read, is reported.
+    A folder that is a link, that cannot be read, or that is named __* (what archivers leave) is reported.
     """
 
     def unread(error: OSError) -> None:
         report.add("folder cannot be read", Path(error.filename).relative_to(root).as_posix())
 
     for place, folders, files in os.walk(root, onerror=unread):
+        for name in sorted(name for name in folders if name.startswith("__")):
+            report.add("folder named __*", Path(place, name).relative_to(root).as_posix())
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
         for name in folders:
             if os.path.islink(os.path.join(place, name)):

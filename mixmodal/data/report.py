@@ -17,6 +17,10 @@ class LeftOut(ValueError):
     """A document that proves broken only when it is made: its reader has counted it, whoever asked takes the next."""
 
 
+class NothingLeft(ValueError):
+    """All documents of a source have proved broken."""
+
+
 class Report(dict):
     """What was left out: reason -> names of the files or lines, of very many the first; all of them are counted."""
 
