@@ -67,13 +67,13 @@ class Loaded:
         seed: int = 0,
         **chosen: Any,
     ) -> list[Picture.Image]:
-        """`n` pictures for every prompt, in the order of the prompts.
+        """`n` pictures for every prompt, in the order of the prompts; for an empty one whatever the model likes.
 
         Units:   `size` is (height, width) in pixels; further arguments are those of Settings (steps, guidance, ...).
         """
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         wanted = Image(size=size or self.size)
-        documents = [Document((Text(prompt), wanted)) for prompt in prompts for _ in range(n)]
+        documents = [Document((Text(prompt), wanted) if prompt else (wanted,)) for prompt in prompts for _ in range(n)]
         made = self.generate(documents, self.settings(**chosen), seed)
         return [Picture.fromarray(document.parts[-1].pixels) for document in made]
 

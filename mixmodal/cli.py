@@ -113,6 +113,8 @@ class Caption:
     """For drawn words; the likeliest are taken unless a temperature is given."""
     temperature: float | None = None
     """0 takes the likeliest word; the model's own unless given."""
+    device: str = "cpu"
+    """Where the model runs: cpu, or cuda for a GPU."""
 
     def run(self) -> None:
         """Print one line for each picture."""
@@ -121,7 +123,7 @@ class Caption:
         for name in self.files:
             if not name.exists():
                 raise ValueError(f"{name} is not there: give picture files")
-        said = load(self.model).caption(
+        said = load(self.model, self.device).caption(
             list(self.files), prompt=self.prompt, seed=self.seed, temperature=self.temperature
         )
         for name, line in zip(self.files, said, strict=True):
@@ -135,7 +137,7 @@ class Eval:
     model: Positional[str]
     """A run's folder, a model's folder, or builtin:NAME."""
     suite: str
-    """Name of a suite: scenes, inpainting, glyphs or reconstruction."""
+    """Name of a suite: scenes, questions, inpainting, glyphs, likeness or reconstruction."""
     n: int = 500
     """How many are asked in each direction."""
     json: Path | None = None
@@ -148,6 +150,8 @@ class Eval:
     """How strongly prompts are followed."""
     set: tuple[str, ...] = ()
     """The suite's own options as key=value, for example level=full size=32."""
+    device: str = "cpu"
+    """Where the model runs: cpu, or cuda for a GPU."""
 
     def run(self) -> None:
         """Print the scores, and save them."""
@@ -155,7 +159,7 @@ class Eval:
         from mixmodal.checkpoint import write_json
         from mixmodal.judge.suites import Exam, examine, lines
 
-        loaded = load(self.model)
+        loaded = load(self.model, self.device)
         options = {}
         for setting in self.set:
             key, _, value = setting.partition("=")

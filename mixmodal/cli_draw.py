@@ -31,6 +31,8 @@ class Sample:
     """File for one picture; with several, a number is added to its name."""
     scale: int = 1
     """Enlarge the saved pictures by this factor."""
+    device: str = "cpu"
+    """Where the model runs: cpu, or cuda for a GPU."""
 
     def run(self) -> None:
         """Write the pictures."""
@@ -44,7 +46,7 @@ class Sample:
             if len(sides) > 2 or not all(side.isdecimal() and int(side) for side in sides):
                 raise ValueError(f"--size is {self.size!r}: write SIDE or HEIGHTxWIDTH, for example 32 or 24x48")
             size = (int(sides[0]), int(sides[-1]))
-        model = load(self.model)
+        model = load(self.model, self.device)
         pictures = model.sample(
             self.prompt, n=self.n, size=size, seed=self.seed, steps=self.steps, guidance=self.guidance
         )
@@ -97,7 +99,7 @@ class Fill:
             part = grown(pixels, _numbers(self.grow.lower(), "x", 2, "--grow", "HEIGHTxWIDTH"))
         else:
             part = varied(pixels, self.vary, seed=self.seed)
-        made = load(self.model).fill(
+        made = load(self.model, self.device).fill(
             part, self.prompt, n=self.n, seed=self.seed, steps=self.steps, guidance=self.guidance
         )
         _write(made, self.output, [self.prompt] * len(made))

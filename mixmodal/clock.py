@@ -47,7 +47,7 @@ class Clock:
         run.owned.load_state_dict(weights)
         for optimizer in optimizers.values():
             optimizer.state.clear()
-        recipe = replace(run.recipe, steps=self._fitting(0), minutes=0.0)
+        recipe = replace(run.recipe, steps=self._fitting(0))
         self.say(f"{recipe.steps:,} steps fit into what is left of {self.minutes:g} min")
         return recipe
 

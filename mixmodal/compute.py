@@ -11,6 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from mixmodal.config import Recipe
+from mixmodal.heads.categorical import WHOLE
 from mixmodal.model import Model
 
 
@@ -18,13 +19,15 @@ from mixmodal.model import Model
 class Cost:
     """What one training step takes.
 
-    Units:   `flops` of forward and backward pass, `bytes` of everything alive at the peak.
+    Units:   `flops` of forward and backward pass, `settled` likewise once only what reads the hidden states learns,
+             `bytes` of everything alive at the peak.
     """
 
     parameters: int
     positions: int
     flops: float
     bytes: float
+    settled: float
 
     def lines(self, peak: float, steps: int, minutes: float = 0.0) -> list[str]:
         """What a person wants to know before starting; `minutes` > 0 if they decide how many steps there will be."""
@@ -56,7 +59,8 @@ def cost_of(model: Model, recipe: Recipe, dtype: torch.dtype) -> Cost:
     positions, length = recipe.rows * recipe.length, recipe.length
     seen = length * trunk.heads * (trunk.head_size + trunk.value_size) * trunk.depth
     within = 6 * positions * (seen + matrices)
-    flops = 3 * positions * 0.6 * _at_the_ends(model) + within * (4 / 3 if recipe.recompute else 1)
+    ends = 3 * positions * 0.6 * _at_the_ends(model)
+    flops = ends + within * (4 / 3 if recipe.recompute else 1)
     size = torch.finfo(dtype).bits // 8
     each = trunk.width * 12 + trunk.mlp_width * 3 + trunk.heads * trunk.head_size * 8
     once = positions // recipe.accumulate  # these are in memory together
@@ -66,9 +70,9 @@ def cost_of(model: Model, recipe: Recipe, dtype: torch.dtype) -> Cost:
     if recipe.path == "plain":
         scores = once * trunk.heads * length * kept * (size + 4)
     vocabulary = sum(getattr(s.codec, "vocabulary", 0) for s in model.streams.values())
-    logits = once // 2 * vocabulary * 8
+    logits = min(once // 2 * vocabulary, WHOLE) * 8  # of more, some are made at a time
     held = 4 * (parameters * (1 + (recipe.optim.average > 0)) + learning * 3)  # a gradient and two moments besides
-    return Cost(parameters, positions, flops, held + activations + scores + logits)
+    return Cost(parameters, positions, flops, held + activations + scores + logits, ends + within / 3)
 
 
 @torch.no_grad()
@@ -102,8 +106,9 @@ def keep_freed_memory() -> bool:
         return False
 
 
-def measured_peak(dtype: torch.dtype, device: str = "cpu", size: int = 1024) -> float:
+def measured_peak(dtype: torch.dtype, device: str = "cpu") -> float:
     """FLOPs a second of a large matrix product on this machine, the best of several."""
+    size = 1024 if device == "cpu" else 8192  # a GPU would be done with a small one before it has begun
     a = torch.randn(size, size, device=device).to(dtype)
     best = 0.0
     for _ in range(6):
@@ -119,13 +124,15 @@ def fast_dtype(device: str = "cpu") -> torch.dtype:
     """bfloat16 where the machine multiplies it faster than fp32, else fp32."""
     if device != "cpu":
         return torch.bfloat16
-    return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() and _has_bf16_unit() else torch.float32
+    able = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.bfloat16 if able and _has_bf16_unit() else torch.float32
 
 
 def _has_bf16_unit() -> bool:
     try:
         with open("/proc/cpuinfo", encoding="utf8") as file:
-            return any(unit in file.read() for unit in ("avx512_bf16", "amx_bf16"))
+            told = file.read()
+        return "avx512_bf16" in told or "amx_bf16" in told
     except OSError:
         return False
 

@@ -152,8 +152,8 @@ def _page(loaded: Loaded, scores: dict, run: Path, boxed: list) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head><body>
 <h1>One transformer, text and pictures, from nothing</h1>
 <p>{sum(p.numel() for p in loaded.model.parameters()) / 1e6:.2f} million parameters, {last["step"]:,} steps,
-{duration(last["seconds"])} on this machine. Raw pixels in, raw pixels out, no encoder, no downloaded weights. Every
-sentence below is of a combination that never occurred in training.</p>
+{duration(last["seconds"])} on this machine. Raw pixels in, raw pixels out, no tokenizer of
+pictures, no downloaded weights. Every sentence below is of a combination that never occurred in training.</p>
 <table><tr><th>what</th><th>share [95 % interval], n = {scores["n"]}, one sample each</th></tr>{rows}</table>
 <h2>Drawn from sentences</h2><div class="grid">{"".join(cards)}</div>
 <h2>Written about pictures</h2><div class="grid">{"".join(told_cards)}</div>{box}

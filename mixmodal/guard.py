@@ -102,7 +102,7 @@ def continued(given: Recipe, kept: Recipe) -> Recipe:
     """
     here, there = settings(given), settings(kept)
     unlike = [key for key in here if key in there and here[key] != there[key]]
-    if given.minutes > 0:  # the steps were set by the clock when the run began
+    if given.minutes > 0:  # the steps were set by the clock when the run began, and perhaps again on the way
         unlike = [key for key in unlike if key not in ("steps", "minutes")]
     if given.start:  # the model is the one that training started from
         unlike = [key for key in unlike if not key.startswith("model.")]

@@ -17,12 +17,13 @@ HOLES = {False: 1.6, True: 1.3}
 WIDE = torch.finfo(torch.float32).bits // 8
 
 
-def memory_of(model: Model, recipe: Recipe, dtype: torch.dtype, batches: list[Batch]) -> float:
+def memory_of(model: Model, recipe: Recipe, dtype: torch.dtype, batches: list[Batch], device: str = "cpu") -> float:
     """The bytes of all tensors alive at the peak of a step on the fullest of `batches`.
 
     Weights, moments and the trunk's activations are counted from their shapes; what the ends of the streams keep is
     counted while they run, since a codec or a head may keep anything.
-    Limits:  of attention, only the path "plain" is counted with its scores; of blocks, only whole ones.
+    Limits:  of attention, only the path "plain" is counted with its scores; of blocks, only whole ones. What the
+             allocator holds besides was measured on the CPU alone.
     """
     parts = [p for b in batches for p in (split(b, recipe.accumulate, model.blank()) if recipe.accumulate > 1 else [b])]
     groups, muon = model.groups(), recipe.optim.matrices == "muon"
@@ -37,7 +38,9 @@ def memory_of(model: Model, recipe: Recipe, dtype: torch.dtype, batches: list[Ba
     if recipe.path != "plain":
         each -= block_bytes(trunk, rows, length, size, recipe.compile, scores_only=True)
     kept = depth * positions * trunk.width * size + each if recipe.recompute else depth * each
-    working = rows * trunk.heads * length * length * (WIDE + size) + 2 * positions * trunk.mlp_width * size
+    working = 2 * positions * trunk.mlp_width * size
+    if recipe.path == "plain":
+        working += rows * trunk.heads * length * length * (WIDE + size)
     model.eval()  # what follows the data must not follow examples
     phases = (False, True) if recipe.optim.settle < 1 else (False,)  # before the run has settled, and then
     ends = max(_kept_by_ends(model, part, dtype, phases) for part in parts)
@@ -46,7 +49,7 @@ def memory_of(model: Model, recipe: Recipe, dtype: torch.dtype, batches: list[Ba
         fleeting = gradients + kept + max(ends, working)
     else:
         fleeting = max(kept + max(ends, working), gradients + each + working)
-    return held + fleeting * HOLES[recipe.compile]
+    return held + fleeting * (HOLES[recipe.compile] if device == "cpu" else 1.0)
 
 
 def block_bytes(

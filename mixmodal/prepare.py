@@ -25,6 +25,7 @@ from mixmodal.memory import memory_of
 from mixmodal.model import Model
 from mixmodal.owned import Owned
 from mixmodal.parallel import ALONE, Ranks, memory, shard
+from mixmodal.parts import Document
 from mixmodal.trunk import run_block
 
 TOKENIZER_DOCUMENTS = 3000
@@ -46,6 +47,7 @@ class Run:
     ranks: Ranks
     owned: Owned
     origin: dict[str, Any] = field(default_factory=dict)  # what is told about the model that it started from
+    watched: dict[int, list[Document]] = field(default_factory=dict)  # documents of validation, once they were read
 
 
 def prepare(recipe: Recipe, device: str | None = None, ranks: Ranks = ALONE) -> Run:
@@ -60,10 +62,12 @@ def prepare(recipe: Recipe, device: str | None = None, ranks: Ranks = ALONE) -> 
     cost = cost_of(model, recipe, dtype)
     model.trunk.recompute = recipe.recompute
     before = loader.state()
-    held = memory_of(model, recipe, dtype, [loader.next(0.999) for _ in range(EXAMPLES)])
-    cost = replace(cost, bytes=held)
+    held = memory_of(model, recipe, dtype, [loader.next(0.999) for _ in range(EXAMPLES)], device)
+    cost, first = replace(cost, bytes=held), dict(loader.skipped)
     loader.load(before)
-    if ranks.count > 1 and cost.bytes > 0.9 * memory(device):
+    loader.first = first
+    too_large = int(cost.bytes > 0.9 * memory(device))
+    if ranks.count > 1 and any(large for (large,) in ranks.told([too_large])):  # each has counted rows of its own
         ranks = replace(ranks, shard=True)
     if ranks.shard and recipe.optim.settle < 1:
         raise ValueError(

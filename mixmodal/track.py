@@ -95,7 +95,8 @@ class Track:
 
     def validation(self, step: int, found: dict) -> None:
         """Note losses on fixed documents and noise, and plot them by level of noise."""
-        entry = {"step": step, "valid": found["losses"], "score": found["score"], "levels": found["levels"]}
+        score = found["score"] if math.isfinite(found["score"]) else None
+        entry = {"step": step, "valid": found["losses"], "score": score, "levels": found["levels"]}
         self._write(entry)
         self._remember(entry)
         told = "  ".join(f"{name} {value:.4f}" for name, value in found["losses"].items())
@@ -135,7 +136,7 @@ class Track:
 
     def _remember(self, entry: dict) -> None:
         self.watched.add(entry["step"])
-        if math.isfinite(score := entry.get("score", math.nan)):
+        if (score := entry.get("score")) is not None and math.isfinite(score):
             self.scores[entry["step"]] = score
 
     def _write(self, entry: dict) -> None:
@@ -186,7 +187,8 @@ def font(size: int = 13) -> ImageFont.ImageFont:
 
 def sheet(pairs: Sequence[tuple[Document, Document]], columns: int = 4, side: int = 160) -> Picture.Image:
     """A picture of document pairs: on the left what was given, below it the true last part and the made one."""
-    sizes = [part.pixels.shape for true, _ in pairs for part in true.parts if hasattr(part, "pixels")]
+    drawn = [part.pixels for pair in pairs for one in pair for part in one.parts if hasattr(part, "pixels")]
+    sizes = [pixels.shape for pixels in drawn if pixels is not None]
     tall = max((round(side * height / max(height, width)) for height, width, _ in sizes), default=0)
     wide, high = side * 2 + 24, tall + 86
     rows = -(-len(pairs) // columns)
@@ -194,7 +196,7 @@ def sheet(pairs: Sequence[tuple[Document, Document]], columns: int = 4, side: in
     pen = ImageDraw.Draw(out)
     for number, (true, made) in enumerate(pairs):
         x, y = (number % columns) * wide + 8, (number // columns) * high + 8
-        pictures = [part for part in true.parts if hasattr(part, "pixels")]
+        pictures = [part for part in true.parts if getattr(part, "pixels", None) is not None]
         words = [part.text for part in true.parts[:-1] if hasattr(part, "text")]
         last = made.parts[-1]
         if pictures:

@@ -28,6 +28,7 @@ from mixmodal.checkpoint import (
 from mixmodal.clock import Clock
 from mixmodal.compute import duration
 from mixmodal.config import Recipe
+from mixmodal.data.report import NothingLeft
 from mixmodal.diagnosis import FOUND_NOTHING, diagnose
 from mixmodal.guard import (
     EXIT,
@@ -111,7 +112,8 @@ def train(
             set_rate(optimizers, step, recipe.steps, recipe.optim)
             tick = time.perf_counter()
             batch = run.loader.next(step / recipe.steps).to(run.device)
-            losses, taken = train_step(run, batch, optimizers, has_settled(step, recipe.steps, recipe.optim))
+            settled = has_settled(step, recipe.steps, recipe.optim)
+            losses, taken = train_step(run, batch, optimizers, settled)
             step += 1
             if average and taken:
                 average.update(run.owned, step)
@@ -122,7 +124,7 @@ def train(
                 positions=run.cost.positions,
                 seconds=now - tick,
                 elapsed=now - began,
-                share=run.cost.flops / (now - tick) / run.peak,
+                share=(run.cost.settled if settled else run.cost.flops) / (now - tick) / run.peak,
                 skipped=(skipped := finite.count(losses, taken)) | _broken(run),
             )
             if skipped and finite.row >= recipe.optim.bad_steps:
@@ -164,8 +166,9 @@ def train_as(ranks: Ranks, recipe: Recipe, out: Path, resume: bool) -> None:
 
 
 def _broken(run: Run) -> dict[str, int]:
-    """For the metrics, how many documents so far could not be read; nothing where all could."""
-    return {"broken_so_far": count} if (count := sum(run.loader.broken.values())) else {}
+    """For the metrics, how many documents so far could not be read, or fit no row; nothing where all did."""
+    counts = {"broken_so_far": run.loader.broken, "too_long_so_far": run.loader.skipped}
+    return {name: sum(found.values()) for name, found in counts.items() if found}
 
 
 def _due(recipe: Recipe, step: int) -> bool:
@@ -269,10 +272,15 @@ def _watch(run: Run, recipe: Recipe, step: int, average: PowerAverage | None, tr
     ranks, pairs, found = run.ranks, [], {}
     with average.lent(run.owned) if average else nullcontext():
         if ranks.first or ranks.shard:  # a model in shards runs on all ranks or on none
-            pairs, found = sample(run, recipe), validate(run, recipe)
+            try:
+                pairs, found = sample(run, recipe), validate(run, recipe)
+            except NothingLeft as error:
+                track.say(f"no validation at step {step:,}: {error}; the run goes on")
     if not ranks.first:
         return
     try:
+        if not pairs:
+            return
         track.samples(step, pairs)
         track.validation(step, found)
     except OSError as error:

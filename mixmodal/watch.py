@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from mixmodal.config import Recipe
 from mixmodal.data import make_mixture
 from mixmodal.generate import Request, generate
 from mixmodal.model import Model, Stream
-from mixmodal.parts import Document
+from mixmodal.parts import Document, Image, Text
 from mixmodal.sampling import Settings
 from mixmodal.sequence import collate, fitting_row
 from mixmodal.trunk import run_block
@@ -30,10 +31,10 @@ SAMPLED = 16
 def validate(run: Run, recipe: Recipe) -> dict[str, float | dict[str, float] | dict[str, list[float]]]:
     """Losses on fixed documents at fixed noise levels, comparable between time laws; by level of noise; their score.
 
-    The score is their sum, weighed as in training.
+    The score is their sum, weighed as in training; there is none where no document fits a row.
     """
-    mixture = make_mixture(recipe.valid, 1)
-    documents = mixture.preview(VALID_DOCUMENTS)
+    documents = _documents(run, recipe, 1, VALID_DOCUMENTS)
+    path = "segments" if recipe.path == "flex" else recipe.path  # not compiled, flex would hold every score
     totals: dict[str, list[float]] = {}
     levels: dict[str, list[Tensor]] = {}
     sequences = []
@@ -53,7 +54,7 @@ def validate(run: Run, recipe: Recipe) -> dict[str, float | dict[str, float] | d
             room[row] -= len(sequences[-1])
             chosen.append(sequences.pop())
         batch = collate(chosen, plan, recipe.length, run.model.blank()).to(run.device)
-        hidden = run.model(batch, recipe.path, run.dtype).flatten(0, 1)
+        hidden = run.model(batch, path, run.dtype).flatten(0, 1)
         for name, slots in batch.slots.items():
             stream = run.model.streams[name]
             for loss, pair in stream.losses(hidden, slots).items():
@@ -71,15 +72,15 @@ def validate(run: Run, recipe: Recipe) -> dict[str, float | dict[str, float] | d
     score = sum(mean * weights[name.split(".")[0]] for name, mean in means.items())
     return {
         "losses": means,
-        "score": score,
+        "score": score if means else math.nan,
         "levels": {n: (f[0][0] / f[0][1].clamp(min=1)).tolist() for n, f in levels.items()},
     }
 
 
 def sample(run: Run, recipe: Recipe) -> list[tuple[Document, Document]]:
-    """Some validation documents, each with what the model makes of its last part."""
-    mixture = make_mixture(recipe.valid, 2)
-    documents = mixture.preview(SAMPLED)
+    """Some validation documents, and the recipe's prompts, each with what the model makes of its last part."""
+    documents = _documents(run, recipe, 2, SAMPLED)
+    documents += [Document((Text(prompt), Image(size=recipe.sample_size))) for prompt in recipe.prompts]
     requests = [
         Request(
             replace(d.emptied(), key=number),
@@ -94,6 +95,13 @@ def sample(run: Run, recipe: Recipe) -> list[tuple[Document, Document]]:
     made |= {number: _rebuilt(run.model, d) for number, d in enumerate(documents) if number not in made}
     run.model.train()
     return [(document, made[number]) for number, document in enumerate(documents)]
+
+
+def _documents(run: Run, recipe: Recipe, seed: int, count: int) -> list[Document]:
+    """The first documents of `valid` by this seed, read once a run: finding them may take a walk over all files."""
+    if seed not in run.watched:
+        run.watched[seed] = make_mixture(recipe.valid, seed).preview(count)
+    return list(run.watched[seed])
 
 
 def _rebuilds(stream: Stream) -> bool:

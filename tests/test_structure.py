@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -171,6 +172,13 @@ def modules_loaded_by(code: str) -> list[str]:
 def test_every_file_lies_on_a_floor():
     homeless = [f"{file}: name it in FLOORS" for file in SOURCES if floor(file) is None]
     assert not homeless, "\n".join(homeless)
+
+
+def test_coverage_is_told_of_floors_0_to_3():
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["coverage"]["report"]["include"]
+    inner = [name for names in FLOORS[:4] for name in names.split()]
+    wanted = (f"mixmodal/{name}/*" if (PACKAGE / name).is_dir() else f"mixmodal/{name}.py" for name in inner)
+    assert told == sorted(wanted, key=lambda pattern: pattern.removesuffix(".py").removesuffix("/*"))
 
 
 def test_imports_point_only_down_or_within_a_floor():

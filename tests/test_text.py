@@ -185,3 +185,12 @@ def test_the_loss_of_a_token_is_its_negative_log_probability(model):
     assert model.speaker.codec.read(hidden, {}) is hidden  # the head alone reads tokens
     expected = -(hidden @ head.table.T).log_softmax(-1)[range(3), targets]
     assert torch.allclose(head.loss(hidden, targets), expected, atol=1e-5)
+
+
+def test_a_tokenizer_that_fills_or_cuts_texts_does_neither_here():
+    kept = Tokenizer.from_str(train_tokenizer(WORDS * 5, 300))
+    kept.enable_padding(length=128)
+    kept.enable_truncation(4)
+    codec = codec_of(with_specials(kept.to_str(), ["image"]))
+    written = "a plain sentence of many more than four tokens"
+    assert round_trip(codec, written) == written and len(codec.encode(Text(written)).values) < 60

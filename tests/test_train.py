@@ -17,12 +17,15 @@ from tiny import RECIPE, hasten, own_pictures, quiet, tied
 from mixmodal import train as training
 from mixmodal.checkpoint import from_pretrained, load_run
 from mixmodal.clock import Clock, warmed
-from mixmodal.config import from_json, to_json
+from mixmodal.config import Recipe, from_json, to_json
+from mixmodal.data import make_mixture
 from mixmodal.optim import power_exponent
 from mixmodal.parallel import ALONE
 from mixmodal.prepare import compile_trunk, prepare
 from mixmodal.recipes import own_data, recipes
+from mixmodal.track import sheet
 from mixmodal.train import read_metrics, train
+from mixmodal.watch import sample
 
 
 @pytest.fixture(autouse=True)
@@ -211,9 +214,40 @@ def test_minutes_set_the_steps_and_the_measured_ones_are_undone(tmp_path):
     said = []
     folder = train(replace(RECIPE, minutes=1e-4, steps=99, valid={}), tmp_path / "run", say=said.append)
     recipe = json.loads((folder / "recipe.json").read_text("utf8"))
-    assert recipe["steps"] == 10 and recipe["minutes"] == 0 and any("10 steps fit" in line for line in said)
+    assert recipe["steps"] == 10 and recipe["minutes"] == 1e-4 and any("10 steps fit" in line for line in said)
     plain = train(replace(RECIPE, steps=10, valid={}), tmp_path / "plain", say=quiet)
     assert losses(folder) == losses(plain)
+    # Killed between a new plan, which is written at once, and its next checkpoint, it goes on by the old one.
+    (folder / "recipe.json").write_text(json.dumps({**recipe, "steps": 12}), "utf8")
+    again = from_json(Recipe, json.loads((folder / "recipe.json").read_text("utf8")))
+    train(again, folder, resume=True, say=quiet)
+    assert json.loads((folder / "recipe.json").read_text("utf8"))["steps"] == 10
+
+
+def test_held_out_pictures_that_all_prove_broken_end_no_training(tmp_path):
+    home = own_pictures(tmp_path / "own", 4)
+    valid = {"own": {"kind": "folder", "path": str(home), "size": 16, "split": "valid"}}
+    for name in make_mixture(valid, 0).sources[0].names():
+        file = home / name
+        file.write_bytes(file.read_bytes()[:-40])
+    said = []
+    folder = train(replace(RECIPE, steps=2, every=2, valid=valid), tmp_path / "run", say=said.append)
+    told = [line for line in said if "no validation at step 2" in line]
+    assert told and "can be decoded" in told[0] and (folder / "model" / "model.safetensors").exists()
+
+
+def test_documents_that_no_row_holds_are_told_before_and_after(tmp_path):
+    said = []
+    folder = train(replace(RECIPE, steps=2, length=24, rows=4, valid={}), tmp_path / "run", say=said.append)
+    assert sum("longer than a row of 24 positions" in line for line in said) >= 1
+    assert any("too_long_so_far" in line for line in read_metrics(folder))
+
+
+def test_prompts_are_drawn_at_every_sample():
+    run = prepare(replace(RECIPE, prompts=("a red ring",), sample_size=(16, 16), steps_sampled=1, compile=False))
+    true, made = sample(run, run.recipe)[-1]
+    assert true.parts[0].text == "a red ring" and made.parts[-1].pixels.shape == (16, 16, 3)
+    assert sheet([(true, made)]).size[0] > 16
 
 
 def test_a_run_of_so_many_minutes_plans_again_by_the_steps_that_it_takes():

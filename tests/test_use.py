@@ -78,6 +78,15 @@ def test_the_models_own_settings_hold_unless_others_are_chosen(run):
     assert model.settings(steps=7, temperature=0.5).steps == 7
 
 
+def test_an_empty_prompt_asks_for_any_picture_and_for_no_words(run, monkeypatch):
+    loaded = load(run)
+    asked = []
+    monkeypatch.setattr(loaded, "generate", lambda documents, *_: asked.extend(documents) or documents)
+    with pytest.raises(AttributeError):
+        loaded.sample("")
+    assert [part.medium for part in asked[0].parts] == ["image"]
+
+
 def test_a_loaded_model_writes_about_paths_pictures_and_arrays(run, photo):
     model = load(run, dtype=torch.float32)
     pixels = np.random.default_rng(1).integers(0, 256, (16, 16, 3), dtype=np.uint8)

@@ -55,6 +55,8 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> str:
 def with_specials(tokenizer: str, media: Iterable[str], tasks: bool = False) -> Config:
     """The options for a tokenizer.json, its vocabulary extended by begin, end, sizes, the given media, and tasks."""
     loaded = Tokenizer.from_str(tokenizer)
+    loaded.no_padding()  # a file may keep how somebody once filled or cut texts: here rows are packed
+    loaded.no_truncation()
     named = [BEGIN, END, *(mark for medium in sorted(media) for mark in (f"<|{medium}|>", f"<|/{medium}|>"))]
     if tasks:
         named += [f"<|{TASK}{task}|>" for task in (*sorted({*media, Text.medium}), MIXED)]

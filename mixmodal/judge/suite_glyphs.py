@@ -38,8 +38,8 @@ def examine(exam: Exam) -> dict[str, Any]:
         if split == "font" or not exam.makes(Image.medium):
             continue  # a prompt does not name the font, so writing is asked once
         asked = [
-            Document((Text("write " + " ".join(word)), Image(picture)))
-            for picture, word in zip(pictures, words, strict=True)
+            Document((Text(world.caption(glyph)), Image(picture)))
+            for picture, glyph in zip(pictures, glyphs, strict=True)
         ]
         scores |= _written(exam, asked, words, "text_to_image")
         if _copies(exam):
