@@ -262,7 +262,7 @@ def _predicting(arm: Recipe, what: str) -> Recipe:
 def _pictures(look: dict[str, Any], length: int, size: tuple[int, int] = (32, 32)) -> tuple[dict, dict[str, Recipe]]:
     """A model for every way of taking pictures in, and the tokenizers that they stand on, trained on `look`."""
     quantizers = {
-        **{name: {"kind": "fsq", "levels": list(levels)} for name, levels in RATES.items()},
+        **{name: {"kind": "fsq", "levels": list(levels), "joint": True} for name, levels in RATES.items()},
         "vq_10": {"kind": "vq", "size": 1024, "width": 8},
         "lfq_10": {"kind": "lfq", "bits": 10, "entropy": 0.02},
     }

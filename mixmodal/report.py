@@ -80,7 +80,7 @@ def page(result: dict[str, Any]) -> str:
     scores = [_scores_row(label, arm, shown, inks) for label, arm in arms.items()]
     ((kind, amount),) = result["budget"].items()
     spent = _flops(amount) if kind == "flops" else f"{amount:,.6g} {kind}"
-    seeds, wanted = (", ".join(map(str, result[name])) for name in ("seeds", "of_seeds"))
+    seeds, wanted = (", ".join(map(str, result.get(name, result["seeds"]))) for name in ("seeds", "of_seeds"))
     seeds += f" (so far, of {wanted})" if seeds != wanted else ""
     twin = f"{TWIN} learned prose alone, for the FLOPs that an arm spent on it." if TWIN in arms else ""
     made = "".join(f"<tr><td>{_safe(k)}</td><td>{_safe(v)}</td></tr>" for k, v in result["fingerprint"].items())

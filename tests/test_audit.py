@@ -18,7 +18,7 @@ from mixmodal.checkpoint import save_pretrained
 from mixmodal.data import make_source
 from mixmodal.data.opening import described
 from mixmodal.designs import imagegpt, tokenizer
-from mixmodal.judge.audit import Audit, Row, audit, coded, codes_needed, entropy, example
+from mixmodal.judge.audit import Audit, Row, audit, coded, codes_needed, entropy, example, joined
 from mixmodal.model import Model
 from mixmodal.parts import Document, Image, Text
 from mixmodal.recipes.values import values_squares
@@ -189,3 +189,12 @@ def test_a_wrong_setting_is_refused(capsys):
         with pytest.raises(SystemExit):
             cli.main(arguments)
         assert said in capsys.readouterr().err
+
+
+def test_numbers_that_go_together_cost_no_bits_twice():
+    numbers = np.random.default_rng(0).integers(0, 5, 400)
+    twice, sizes = np.stack((numbers, numbers), 1), (5, 7)
+    whole, one = joined(twice, sizes)
+    assert one == (35,) and whole.tolist() == (numbers * 7 + numbers)[:, None].tolist()
+    assert entropy(whole) == pytest.approx(entropy(numbers[:, None])) == pytest.approx(entropy(twice) / 2)
+    assert joined(twice, (2**10, 2**10))[1] == (2**10, 2**10)

@@ -19,6 +19,7 @@ MADE = {
     "vq, directions": {"width": 4, "size": 64, "unit": True},
     "fsq": {"levels": (8, 5, 5, 5)},
     "fsq, even": {"levels": (4, 2, 6)},
+    "fsq, joint": {"levels": (8, 5, 5, 5), "joint": True},
     "lfq": {"bits": 10},
     "lfq, in groups": {"bits": 12, "groups": 3},
     "lfq, on the sphere": {"bits": 6, "sphere": True, "normed": False},
@@ -100,6 +101,15 @@ def test_averages_are_those_of_what_fell_to_a_code_and_a_code_without_any_is_rev
     quantizer(z)
     quantizer.moved(ALONE, True)
     assert torch.equal(quantizer.book, before)
+
+
+def test_a_joint_code_is_the_index_of_its_levels():
+    (apart, z), (joint, _) = made("fsq"), made("fsq", joint=True)
+    one, other = apart(z), joint(z)
+    assert joint.sizes == (1000,) and joint.bits == pytest.approx(apart.bits)
+    assert torch.equal(other.codes_NG[:, 0], apart.index(one.codes_NG))
+    assert torch.equal(other.values_ND, one.values_ND)
+    assert torch.equal(joint.lookup(other.codes_NG), apart.lookup(one.codes_NG))
 
 
 @pytest.mark.parametrize("levels", [(8, 5, 5, 5), (4, 2, 6), (7,)])

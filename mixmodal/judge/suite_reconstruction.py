@@ -9,7 +9,7 @@ import torch
 
 from mixmodal.data import make_source
 from mixmodal.features import RandomFeatures
-from mixmodal.judge.audit import coded, entropy
+from mixmodal.judge.audit import coded, entropy, joined
 from mixmodal.judge.suites import Exam
 from mixmodal.parts import Image
 from mixmodal.quantizers import use_of
@@ -76,14 +76,15 @@ def _cost(codec: Any, codes: torch.Tensor | None) -> dict[str, Any]:
     quantizer, number = codec.quantizer, 2.0**codec.quantizer.bits
     use = use_of(quantizer.index(codes), number)
     area = pixels * len(codes)
+    whole, sizes = joined(codes.numpy(), quantizer.sizes)
     scores = {
         "codes": round(number),
         "codes_used": use.seen,
         "use": use.share,
         "perplexity": use.perplexity,
         "bits_per_pixel": quantizer.bits / pixels,
-        "bits_per_pixel_coded": coded(codes.numpy(), quantizer.sizes) / area,
-        "bits_per_pixel_ideal": entropy(codes.numpy()) / area,
+        "bits_per_pixel_coded": coded(whole, sizes) / area,
+        "bits_per_pixel_ideal": entropy(whole) / area,
     }
     if all(size & (size - 1) == 0 for size in quantizer.sizes):  # else a bit of a number means nothing
         on = (quantizer.index(codes)[:, None] >> torch.arange(round(quantizer.bits)) & 1).double().mean(0)

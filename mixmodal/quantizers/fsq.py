@@ -5,6 +5,7 @@ Source:  Mentzer et al. 2023 (arXiv:2309.15505).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -15,9 +16,13 @@ from mixmodal.quantizers import Quantized, Quantizer, straight_through
 
 @dataclass(frozen=True)
 class Config:
-    """Options: how many levels each number of a vector has."""
+    """Options: how many levels each number of a vector has.
+
+    `joint` makes one number of a code, as the paper does: who learns codes learns what goes together in one.
+    """
 
     levels: tuple[int, ...] = (8, 5, 5, 5)
+    joint: bool = False
 
     @property
     def width(self) -> int:
@@ -32,8 +37,13 @@ class FSQ(Quantizer):
         super().__init__()
         if not config.levels or min(config.levels) < 2:
             raise ValueError(f"levels are {config.levels}: give each number two or more")
-        self.config, self.sizes = config, tuple(config.levels)
-        levels = torch.tensor(self.sizes, dtype=torch.float32)
+        self.config = config
+        self.sizes = (math.prod(config.levels),) if config.joint else tuple(config.levels)
+        levels = torch.tensor(config.levels, dtype=torch.float32)
+        # how much a level of each number counts in a joint one, the last turning fastest
+        steps = [math.prod(config.levels[number + 1 :]) for number in range(len(config.levels))]
+        self.register_buffer("steps", torch.tensor(steps), persistent=False)
+        self.register_buffer("many", torch.tensor(config.levels), persistent=False)
         self.register_buffer("middle", levels // 2, persistent=False)
         reach = (levels - 1) * (1 + 1e-3) / 2
         offset = torch.where(levels % 2 == 0, 0.5, 0.0)
@@ -46,6 +56,8 @@ class FSQ(Quantizer):
         bounded_ND = torch.tanh(z_ND.float() + self.shift) * self.reach - self.offset
         rounded_ND = straight_through(bounded_ND, bounded_ND.round())
         codes_NG = (rounded_ND.detach().round() + self.middle).long()
+        if self.config.joint:
+            codes_NG = (codes_NG * self.steps).sum(1, keepdim=True)
         return Quantized(rounded_ND / self.middle, codes_NG, {})
 
     def lookup(self, codes_NG: Tensor) -> Tensor:
@@ -53,6 +65,8 @@ class FSQ(Quantizer):
 
         Shapes:  [N, G] -> [N, D].
         """
+        if self.config.joint:
+            codes_NG = codes_NG // self.steps % self.many
         return (codes_NG - self.middle) / self.middle
 
 
