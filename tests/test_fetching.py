@@ -17,7 +17,7 @@ from PIL import Image as Pillow
 from test_named import have
 
 from mixmodal.cli import main
-from mixmodal.data import fetching, pinned, pinned_emoji, pinned_video
+from mixmodal.data import fetching, pinned, pinned_emoji, pinned_numerals, pinned_video
 from mixmodal.data.fetching import FetchError, contents, digest, download, get, listed, unpacked, verified
 from mixmodal.data.named import data_folder, named
 from mixmodal.data.pinned import PINNED, Archive, Pinned, Remote
@@ -344,6 +344,39 @@ def test_names_and_splits_of_tiles_are_told_by_their_paths():
         "opaque": False,
         "split": "val",
     }
+
+
+def test_handwritten_digits_are_the_first_of_each_in_an_order_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(pinned_numerals, "EACH", 2)
+    (tmp_path / "made").mkdir()
+    (tmp_path / "LICENSE").write_text("MIT")
+    for part, count in (("train", 3), ("test", 1)):
+        for digit in range(10):
+            home = tmp_path / part / str(digit)
+            home.mkdir(parents=True)
+            for number in range(count):
+                Pillow.new("L", (28, 28), 10 * digit + number).save(home / f"{9 + number}.png")
+    pinned_numerals.make_mnist(tmp_path, tmp_path / "made")
+    with np.load(tmp_path / "made" / "mnist20k.npz") as arrays:
+        labels, images = arrays["train_labels"], arrays["train_images"]
+        assert sorted(labels) == sorted([*range(10)] * 2) and len(arrays["test_labels"]) == 10
+    assert sorted(images[:, 0, 0].tolist()) == sorted(10 * digit + number for digit in range(10) for number in (0, 1))
+    assert (images[:, 0, 0] // 10 == labels).all() and labels.tolist() != sorted(labels)
+
+
+def test_signs_keep_their_pixels_and_lose_what_the_camera_noted(tmp_path):
+    (tmp_path / "Dataset" / "3").mkdir(parents=True)
+    (tmp_path / "made").mkdir()
+    (tmp_path / "LICENSE").write_text("Apache")
+    exif = Pillow.Exif()
+    exif[271] = "a camera"
+    Pillow.new("RGB", (100, 100), (90, 120, 30)).save(tmp_path / "Dataset" / "3" / "IMG_1.JPG", quality=90, exif=exif)
+    pinned_numerals.make_signs(tmp_path, tmp_path / "made")
+    with tarfile.open(tmp_path / "made" / "images100.tar") as archive:
+        content = archive.extractfile("00000.jpg").read()
+    assert b"a camera" not in content and Pillow.open(io.BytesIO(content)).size == (100, 100)
+    entry = json.loads((tmp_path / "made" / "labels.jsonl").read_text())
+    assert entry["word"] == "three" and entry["source_file"] == "3/IMG_1.JPG"
 
 
 def test_every_pinned_set_has_an_address_a_commit_and_a_checksum():

@@ -93,6 +93,8 @@ coffee.png 451102 51564e1c293b9a32de7364dca129d63b005ceaa9ed7ea1357e55cf2f5da8d2
 _SHAKESPEARE = "karpathy/char-rnn/6f9487a6fe5b420b7ca9afb0d7c078e37c1d1b4e"
 _TILES = "a6ea1655db5c044829d9eea19a232fa6fcac87b0"
 _EMOJI = "b3e3051a088047d19fd4d49b1c3ac42fb8c3aaf8"
+_MNIST = "d26bd33bf1e454dd15bd4fe8b8ba64c76308f91c"
+_SIGNS = "4b09433ef9d5c60602e8805bb54b8aa2428527f8"
 _EMOJIBASE = "milesj/emojibase/a5fc630a91ca42cddf3f4a66492965600fd3bce8"
 _EMOJIBASE_FILES = """
 data.raw.json 1237512 b9e81b26fe2a595120ac7b8d44f8c1e02e1d0cce31137b550ae0fdceb2b409e1
@@ -172,6 +174,39 @@ PINNED = {
         made=(
             ("images32_rgba.npz", ""),
             ("captions.jsonl", "ee9127281a358cd22a712dc0db0f319bc5b36890c6bef991600864165e4a80ee"),
+        ),
+    ),
+    "mnist-20k": Pinned(
+        "mnist-20k",
+        f"github.com/rasbt/mnist-pngs/{_MNIST}: a thousand of each digit to learn from, and the whole test",
+        "CC BY-SA 3.0 as commonly stated; MIT for their form",
+        archives=(
+            Archive(
+                f"rasbt/mnist-pngs/tar.gz/{_MNIST}",
+                ("train/", "test/", "LICENSE"),
+                "76b7e8b293c87a687cefa54313483fa4e5cc994850a269037825c61b9199fd9b",
+                64 * 2**20,
+            ),
+        ),
+        make="mixmodal.data.pinned_numerals:make_mnist",
+        made=(("mnist20k.npz", ""),),
+    ),
+    "sign-digits": Pinned(
+        "sign-digits",
+        f"github.com/ardamavi/Sign-Language-Digits-Dataset/{_SIGNS} Dataset/, without what cameras noted",
+        "Apache-2.0",
+        archives=(
+            Archive(
+                f"ardamavi/Sign-Language-Digits-Dataset/tar.gz/{_SIGNS}",
+                ("Dataset/", "LICENSE"),
+                "9e6d3129e82b659f3ff91fe092ba6c6d6e64f17a1cf962b0a8ce721a69f6622f",
+                64 * 2**20,
+            ),
+        ),
+        make="mixmodal.data.pinned_numerals:make_signs",
+        made=(
+            ("images100.tar", ""),
+            ("labels.jsonl", "41c1320a92a3c99049019c106e051d2a25e2b408c4d6b73bab8ab6eb79b564cb"),
         ),
     ),
     "video": Pinned(
