@@ -203,6 +203,18 @@ def test_the_embedding_of_raw_patches_loses_nothing(model):
     assert stream.codec.embedding_rank() == stream.codec.size
 
 
+def test_beside_convolutions_no_change_of_a_pixel_is_lost():
+    codec = small_model(codec={"ends": 4}).streams["patches"].codec
+    grid = codec.encode(picture(7, 8, 8))
+    fields = {name: torch.from_numpy(values) for name, values in codec.fields(grid).items()}
+
+    def entered(values):
+        return codec.embed({**fields, "values": values}, torch.float32).flatten()
+
+    slopes = torch.autograd.functional.jacobian(entered, fields["values"]).flatten(1).double()
+    assert torch.linalg.matrix_rank(slopes) == fields["values"].numel()
+
+
 def test_a_low_rank_embedding_reports_its_rank():
     codec = small_model(codec={"rank": 16}).streams["patches"].codec
     assert codec.embedding_rank() == 16 < codec.size

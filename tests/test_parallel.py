@@ -275,3 +275,28 @@ def test_costs_of_unknown_gpus_and_of_too_few_rows_are_refused():
     with pytest.raises(ValueError, match="128 rows are fewer than 256 GPUs: --set rows=256"):
         lines(JOB, "h100", 256, 10)
     assert "are no multiple of 3" in "\n".join(lines(JOB, "h100", 3, 10))
+
+
+@pytest.mark.long
+def test_torchrun_trains_as_one_process_does(tmp_path):
+    """Half a minute: three processes import torch."""
+    small = "trunk.width=32 trunk.depth=1 trunk.heads=2 trunk.kv_heads=2 trunk.head_size=16".split()
+    chosen = [*(f"model.{setting}" for setting in small), "vocabulary=300", "steps=2", "every=2", "minutes=0"]
+    chosen += ["compile=false", "rows=4", "valid={}", "precision=float32"]
+    launch = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    for name, before in (("one", []), ("two", launch)):
+        told = [
+            sys.executable,
+            "-m",
+            *before,
+            "mixmodal",
+            "train",
+            "scenes_two",
+            "--out",
+            str(tmp_path / name),
+            "--set",
+        ]
+        subprocess.run([*told, *chosen], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True)
+    one, two = (read_metrics(tmp_path / name) for name in ("one", "two"))
+    for name in ("text.nll", "patches.mse"):
+        assert [line[name] for line in two] == pytest.approx([line[name] for line in one], rel=1e-4)
