@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,19 +48,20 @@ EVERY = 5.0  # seconds, after which it is told again how far each piece is
 
 @dataclass(frozen=True)
 class Piece:
-    """One piece of work, and the file that says it is done."""
+    """One piece of work, the file that says it is done, and those that must be there before it."""
 
     kind: str
     label: str
     seed: int
     file: Path
+    needs: tuple[Path, ...] = ()
 
 
 def run(comparison: Comparison, out: Path, after: Callable[[], None], jobs: int = 0) -> None:
     """All that is still to do, `jobs` pieces at a time, each with its share of the cores.
 
-    Seed by seed, or as many seeds at a time as give every job an arm, and `after` is called after each: who stops
-    early has fewer seeds, and not half of all.
+    One seed comes before the next, and `after` is called when all of one is judged: who stops early has fewer seeds,
+    and not half of all.
     Raises:  ValueError that says which piece failed, with the end of its log; or if another process is at it.
     """
     cores = torch.get_num_threads()
@@ -73,15 +74,8 @@ def run(comparison: Comparison, out: Path, after: Callable[[], None], jobs: int 
         plan = planned(comparison, out)
         for line in estimate(comparison, plan, jobs):
             print(line)
-        at_once = max(1, jobs // len(comparison.arms))
-        for first in range(0, len(comparison.seeds), at_once):
-            seeds = comparison.seeds[first : first + at_once]
-            for number, stage in enumerate(stages(comparison, out, seeds), 1):
-                left = [piece for piece in stage if not piece.file.exists()]
-                if left:
-                    title = f"seed {', '.join(map(str, seeds))}: {number}/4 {stage[0].kind}"
-                    _work_off(left, out, jobs, max(1, cores // jobs), title)
-            after()
+        _work_off(pieces(comparison, out), out, jobs, max(1, cores // jobs), after)
+        after()
 
 
 @contextmanager
@@ -101,38 +95,38 @@ def _alone(out: Path) -> Iterator[None]:
         yield
 
 
-def stages(comparison: Comparison, out: Path, seeds: Sequence[int]) -> Iterator[list[Piece]]:
-    """The pieces of these seeds in the order in which they wait for one another; tuned is with the first of all."""
-    nets = dict.fromkeys(name for arm in comparison.arms.values() for name in stands_on(arm))
-    labels = [*comparison.arms, *([TWIN] if _has_twin(comparison, out) else [])]
-    yield [Piece("net", n, s, home(out, n, s) / "trained.json") for s in seeds for n in nets]
-    # the twin writes with the words of another arm, so it waits for that one
-    yield [Piece("train", a, s, home(out, a, s) / "trained.json") for s in seeds for a in comparison.arms]
-    yield [
-        *(Piece("tune", a, comparison.seeds[0], out / "tuned" / f"{a}.json") for a in comparison.arms),
-        *(
-            Piece("train", a, s, home(out, a, s) / "trained.json")
-            for s in seeds
-            for a in labels[len(comparison.arms) :]
-        ),
-    ]
-    labels += nets
-    yield [Piece("judge", a, s, home(out, a, s) / "scores.json") for s in seeds for a in labels]
+def pieces(comparison: Comparison, out: Path) -> list[Piece]:
+    """All pieces in the order in which they are wanted; what is tuned is tuned with the first seed."""
+    first = comparison.seeds[0]
+    tuned = {label: out / "tuned" / f"{label}.json" for label in comparison.arms}
+    nets = list(dict.fromkeys(name for arm in comparison.arms.values() for name in stands_on(arm)))
+    twin = planned(comparison, out)["twin"]
+    found = []
+    for seed in comparison.seeds:
+        trained = {name: home(out, name, seed) / "trained.json" for name in (*nets, *comparison.arms, TWIN)}
+        found += [Piece("net", name, seed, trained[name]) for name in nets]
+        for label, arm in comparison.arms.items():
+            found.append(Piece("train", label, seed, trained[label], tuple(trained[name] for name in stands_on(arm))))
+        if seed == first:
+            found += [Piece("tune", label, seed, file, (trained[label],)) for label, file in tuned.items()]
+        if twin:  # it writes with the words of that arm
+            found.append(Piece("train", TWIN, seed, trained[TWIN], (trained[twin["of"]],)))
+        for label in (*comparison.arms, *([TWIN] if twin else []), *nets):
+            needs = (trained[label], *([tuned[label]] if label in tuned else []))
+            found.append(Piece("judge", label, seed, home(out, label, seed) / "scores.json", needs))
+    return found
 
 
-def _has_twin(comparison: Comparison, out: Path) -> bool:
-    return bool(planned(comparison, out).get("twin"))
-
-
-def _work_off(left: list[Piece], out: Path, jobs: int, threads: int, title: str) -> None:
-    """Run the pieces, each in a process of its own, so that its memory is its own."""
+def _work_off(every: list[Piece], out: Path, jobs: int, threads: int, after: Callable[[], None]) -> None:
+    """Run the pieces that are not done, each in a process of its own, so that its memory is its own."""
     spawned = multiprocessing.get_context("spawn")
-    waiting, running, shown = list(left), {}, 0.0
-    with tqdm(total=len(left), desc=title, unit="piece") as bar:
+    waiting, running, shown = [piece for piece in every if not piece.file.exists()], {}, 0.0
+    with tqdm(total=len(every), initial=len(every) - len(waiting), unit="piece") as bar:
         try:
             while waiting or running:
-                while waiting and len(running) < jobs:
-                    piece = waiting.pop(0)
+                ready = [piece for piece in waiting if all(need.exists() for need in piece.needs)]
+                for piece in ready[: jobs - len(running)]:
+                    waiting.remove(piece)
                     process = spawned.Process(target=work, args=(out, piece, threads, os.getpid()))
                     process.start()
                     running[process] = piece
@@ -141,8 +135,11 @@ def _work_off(left: list[Piece], out: Path, jobs: int, threads: int, title: str)
                     if process.exitcode or not piece.file.exists():
                         raise ValueError(_failure(out, piece, process.exitcode))
                     bar.update()
+                    if piece.kind == "judge" and not any(p.seed == piece.seed for p in (*waiting, *running.values())):
+                        after()
                 if time.monotonic() > shown + EVERY:
-                    bar.set_postfix_str(", ".join(f"{p.label} {p.seed}{_at(out, p)}" for p in running.values()))
+                    now = (f"{p.kind} {p.label} {p.seed}{_at(out, p)}" for p in running.values())
+                    bar.set_postfix_str(", ".join(now))
                     shown = time.monotonic()
                 time.sleep(0.2)
         finally:

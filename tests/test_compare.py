@@ -12,7 +12,7 @@ from PIL import Image
 
 from mixmodal import comparisons
 from mixmodal.collect import collected, reached
-from mixmodal.compare import _alone, do, stages
+from mixmodal.compare import _alone, do, pieces
 from mixmodal.config import TrunkConfig, from_json, to_json
 from mixmodal.data import make_mixture, make_source
 from mixmodal.data.parted import Parted
@@ -53,10 +53,10 @@ def tiny(**more) -> Comparison:
 def finished(comparison: Comparison, out) -> dict:
     begin(comparison, out)
     planned(comparison, out)
-    for stage in stages(comparison, out, comparison.seeds):
-        for piece in stage:
-            if not piece.file.exists():
-                do(out, piece)
+    for piece in pieces(comparison, out):
+        assert all(need.exists() for need in piece.needs)
+        if not piece.file.exists():
+            do(out, piece)
     return collected(out)
 
 
@@ -110,11 +110,8 @@ def test_seeds_are_added_and_the_page_tells_which_are_done(done, tmp_path):
     shutil.copytree(out, more, ignore=shutil.ignore_patterns("model", "checkpoints", "*.jsonl"))
     whole = begin(tiny(seeds=(1,)), more)
     assert whole.seeds == (0, 1)
-    assert not [p for stage in stages(whole, more, whole.seeds[:1]) for p in stage if not p.file.exists()]
-    assert {p.kind for stage in stages(whole, more, whole.seeds[1:]) for p in stage if not p.file.exists()} == {
-        "train",
-        "judge",
-    }
+    left = [(piece.kind, piece.label, piece.seed) for piece in pieces(whole, more) if not piece.file.exists()]
+    assert left == [(kind, label, 1) for kind in ("train", "judge") for label in ("eights", "sixteens", TWIN)]
     told = collected(more)
     assert told["seeds"] == [0] and told["arms"] == result["arms"]
     assert "so far, of 0, 1" in page(told) and "so far" not in page(result)
