@@ -10,6 +10,7 @@ import json
 import math
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import time
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -27,6 +29,7 @@ from mixmodal import config as values
 from mixmodal.chain import standing, stands_on
 from mixmodal.checkpoint import write_json
 from mixmodal.config import Recipe
+from mixmodal.guard import EXIT, Stopped
 from mixmodal.judge.costs import code, peak_memory
 from mixmodal.plan import (
     TWIN,
@@ -74,8 +77,29 @@ def run(comparison: Comparison, out: Path, after: Callable[[], None], jobs: int 
         plan = planned(comparison, out)
         for line in estimate(comparison, plan, jobs):
             print(line)
-        _work_off(pieces(comparison, out), out, jobs, max(1, cores // jobs), after)
+        with _stopping():
+            _work_off(pieces(comparison, out), out, jobs, max(1, cores // jobs), after)
         after()
+
+
+@contextmanager
+def _stopping() -> Iterator[None]:
+    """SIGTERM and SIGHUP stop as Ctrl-C does: the trainings are told, and save before they leave."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        raise Stopped(f"stopped by {name}; trainings were saved, the same command goes on", EXIT[name])
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():  # Python allows it nowhere else
+        for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+            if signal.getsignal(number) is signal.SIG_DFL:
+                before[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

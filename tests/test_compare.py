@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -12,11 +16,12 @@ from PIL import Image
 
 from mixmodal import comparisons
 from mixmodal.collect import collected, reached
-from mixmodal.compare import _alone, do, pieces
+from mixmodal.compare import _alone, _stopping, do, pieces
 from mixmodal.config import TrunkConfig, from_json, to_json
 from mixmodal.data import make_mixture, make_source
 from mixmodal.data.parted import Parted
 from mixmodal.designs import lossless
+from mixmodal.guard import Stopped
 from mixmodal.judge import costs, suites
 from mixmodal.judge.costs import fare, sampling_cost, step_cost
 from mixmodal.judge.intervals import over_seeds, rate
@@ -331,3 +336,12 @@ def test_two_sets_that_are_alike_lie_nearer_than_two_that_are_not():
 def test_an_unknown_comparison_is_refused_with_the_nearest():
     with pytest.raises(ValueError, match="did you mean designs"):
         comparisons.named("design")
+
+
+@pytest.mark.skipif(threading.current_thread() is not threading.main_thread(), reason="signals want the main thread")
+def test_a_stop_asks_the_trainings_to_save_and_leaves_signals_as_they_were():
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Stopped, match="SIGTERM; trainings were saved") as stop, _stopping():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+    assert stop.value.code == 143 and signal.getsignal(signal.SIGTERM) == before
