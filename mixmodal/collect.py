@@ -120,7 +120,20 @@ def _arm(comparison: Comparison, plan: dict[str, Any], out: Path, label: str) ->
         ]
         begun = {"flops": plan["flops_of_nets"], "seconds": _mean(arm["seconds_of_nets"])}
         arm["to_rate"] = {f"{rate:.0%}": reached(arm["curve"], rate, begun) for rate in RATES}
+        arm["to_rate_of_seeds"] = {
+            f"{rate:.0%}": [
+                reached([_of_seed(point, at) for point in arm["curve"]], rate, begun) for at in range(len(told))
+            ]
+            for rate in RATES
+        }
     return arm
+
+
+def _of_seed(point: dict[str, Any], at: int) -> dict[str, Any]:
+    """A point of a curve as one seed has it."""
+    name = "text_to_image.exact"
+    found = {name: {"value": point["scores"][name]["seeds"][at]}} if name in point["scores"] else {}
+    return {**point, "scores": found}
 
 
 def _net(comparison: Comparison, plan: dict[str, Any], out: Path, name: str) -> dict[str, Any]:

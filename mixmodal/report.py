@@ -207,9 +207,19 @@ def _to_rates(result: dict[str, Any], inks: dict[str, str]) -> str:
     rows = []
     for label, arm in found.items():
         most = f"not in {_flops(_mean(result['arms'][label]['flops']))}"
-        cells = [f"{_flops(c['flops'])}, {duration(c['seconds'])}" if (c := arm[rate]) else most for rate in rates]
+        seeds = result["arms"][label].get("to_rate_of_seeds", {})
+        cells = [
+            (f"{_flops(c['flops'])}, {duration(c['seconds'])}" if (c := arm[rate]) else most) + _each(seeds.get(rate))
+            for rate in rates
+        ]
         rows.append(f"<tr><td>{_name(label, inks)}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
     return f"<h2>Training until so many pictures are exact</h2>{_table(('arm', *rates), rows)}"
+
+
+def _each(seeds: list[dict[str, float] | None] | None) -> str:
+    """What each seed took, in small letters."""
+    told = ", ".join(_flops(found["flops"]) if found else "not" for found in seeds or [])
+    return f"<small>{told}</small>" if told else ""
 
 
 def _flops(count: float) -> str:
