@@ -148,13 +148,13 @@ def resuming(recipe: Recipe) -> Recipe:
 
 
 class _Preview:
-    """The documents from which a codec may learn, made only if it asks for them."""
+    """The texts of documents from which a codec may learn, made only if it asks for them."""
 
     def __init__(self, mixture) -> None:
         self.mixture = mixture
 
     def __iter__(self):
-        return iter(self.mixture.preview(TOKENIZER_DOCUMENTS))
+        return iter(self.mixture.words(TOKENIZER_DOCUMENTS))
 
 
 def _complete(recipe: Recipe, mixture) -> values.ModelConfig:

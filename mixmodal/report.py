@@ -219,7 +219,7 @@ def _to_rates(result: dict[str, Any], inks: dict[str, str]) -> str:
 def _each(seeds: list[dict[str, float] | None] | None) -> str:
     """What each seed took, in small letters."""
     told = ", ".join(_flops(found["flops"]) if found else "not" for found in seeds or [])
-    return f"<small>{told}</small>" if told else ""
+    return f'<br><span class="dim">{told}</span>' if told else ""
 
 
 def _flops(count: float) -> str:

@@ -6,7 +6,9 @@ from itertools import islice
 
 import numpy as np
 import pytest
+from tiny import own_pictures
 
+from mixmodal.data import make_mixture
 from mixmodal.data.mixing import Mixture, document_key, document_rng, readable
 from mixmodal.data.report import LeftOut
 from mixmodal.parts import Document, Text
@@ -152,3 +154,17 @@ def test_documents_that_cannot_be_read_are_passed_over_and_no_number_lies_beyond
     read = [d.parts[0].text for d in readable(Broken(), range(9), 3)]
     assert [text.split()[0] for text in read] == ["0", "2", "3"]
     assert read == [d.parts[0].text for d in readable(Broken(), range(9), 3)]
+
+
+@pytest.mark.parametrize("kind", ["pictures", "world"])
+def test_words_are_those_of_the_next_documents_and_no_picture_is_decoded(kind, tmp_path, monkeypatch):
+    spec = {"kind": "scenes", "level": "one"}
+    if kind == "pictures":
+        spec = {"kind": "folder", "path": str(own_pictures(tmp_path / "own", 8)), "size": 16}
+    mixture = make_mixture({"a": spec, "prose": {"kind": "prose"}}, 3)
+    told = [[part.text for part in d.parts if part.medium == "text"] for d in mixture.preview(40)]
+    if kind == "pictures":
+        monkeypatch.setattr("mixmodal.data.found.decode_at", lambda *_, **__: pytest.fail("a picture was decoded"))
+        mixture.sources[0]._kept.clear()
+    assert [[part.text for part in d.parts] for d in mixture.words(40)] == told
+    assert mixture.state()["number"] == 0

@@ -105,6 +105,10 @@ class FoundPairs(Pairs):
             raise NothingLeft(f"no picture of {self.name} can be decoded: {'; '.join(self.report.lines())}")
         raise LeftOut(f"{self._pairs[index].name} of {self.name} cannot be decoded")
 
+    def words_of(self, index: int) -> str:
+        """The caption of pair number `index`, whether its picture can be decoded or not."""
+        return self._pairs[index].caption
+
     def names(self) -> list[str]:
         """The names of the split's pictures, in order of index."""
         return [pair.name for pair in self._pairs]

@@ -132,6 +132,10 @@ class Interleaved:
             raise LeftOut(f"no part of window {index} of {self.name} can be read")
         return Document(tuple(parts), about={"document": key})
 
+    def texts(self, index: int, rng: np.random.Generator) -> list[str]:
+        """The texts of window number `index`."""
+        return [item for item in self._windows[index][1] if isinstance(item, str)]
+
     def names(self) -> list[str]:
         """The names of the split's documents, one for each window, in order of index."""
         return [key for key, _ in self._windows]

@@ -16,7 +16,7 @@ import numpy as np
 
 from mixmodal.data.pairs import stable_number
 from mixmodal.data.report import LeftOut
-from mixmodal.parts import Document
+from mixmodal.parts import Document, Text
 
 BLOCK = 1024
 _ORDERS = 2**64 - 1  # a visit that no document has: the generator that orders a source
@@ -129,6 +129,23 @@ class Mixture:
         documents = [next(self) for _ in range(count)]
         self._number, self._counts = kept
         return documents
+
+    def words(self, count: int) -> list[Document]:
+        """The texts of the next `count` documents, without moving on, and without decoding a picture for them."""
+        kept = self._number, list(self._counts)
+        found = []
+        for _ in range(count):
+            draw = self.draw()
+            source = self.sources[draw.source]
+            if hasattr(source, "texts"):
+                rng = document_rng(self.seed, self.names[draw.source], draw.index, draw.visit)
+                found.append(Document(tuple(map(Text, source.texts(draw.index, rng)))))
+                continue
+            with suppress(LeftOut):
+                parts = self.document(draw).parts
+                found.append(Document(tuple(part for part in parts if part.medium == Text.medium)))
+        self._number, self._counts = kept
+        return found
 
     def weigh(self, weights: Sequence[float]) -> None:
         """From the next draw on, choose sources by these weights."""

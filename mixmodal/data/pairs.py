@@ -92,6 +92,10 @@ class Pairs:
         """
         raise NotImplementedError
 
+    def words_of(self, index: int) -> str:
+        """The caption of pair number `index`; a subclass whose pictures lie in files need not decode one for it."""
+        return self.pair(index)[1]
+
     def prompt(self, index: int, caption: str, rng: np.random.Generator) -> str:
         """What to ask for when picture number `index` is to be drawn: its caption, unless a subclass varies it."""
         return caption
@@ -104,6 +108,11 @@ class Pairs:
             prompt = Text(self.prompt(index, caption, rng), weight=PROMPT_WEIGHT)
             return Document((prompt, Image(pixels)), about={"task": "draw"})
         return Document((Image(pixels, wanted=False), Text(caption)), about={"task": "describe"})
+
+    def texts(self, index: int, rng: np.random.Generator) -> list[str]:
+        """The texts of `document`, from the same random numbers."""
+        draw, caption = rng.random() < self.draws, self.words_of(index)
+        return [self.prompt(index, caption, rng) if draw else caption]
 
     def __len__(self) -> int:
         return self.size
