@@ -21,6 +21,7 @@ from mixmodal.recipes import recipes
 
 GIB = 2**30
 NEEDED = ("torch", "numpy", "pillow", "einops", "safetensors", "tokenizers", "tyro", "tqdm")
+WAITS = 0.1  # of the time of a step, for its data
 EXTRAS = {"data": ("scikit-learn", "pyarrow", "datasets"), "hub": ("huggingface_hub",)}
 
 
@@ -199,6 +200,10 @@ def _metrics(folder: Path, recipe: Recipe) -> list[Finding]:
         out.append(Finding("note" if few else "WRONG", "not finite", f"{told}, by {names}{advice}"))
     else:
         out.append(Finding("ok", "not finite", "no step was skipped"))
+    waits = sorted(entry["waited"] for entry in steps if "waited" in entry)
+    if waits and (share := waits[len(waits) // 2]) > WAITS:
+        told = f"steps wait {share:.0%} of their time for it: more workers (workers=2) lay it out meanwhile"
+        out.append(Finding("note", "data", told))
     if scores := {e["step"]: e["score"] for e in entries if e.get("score") is not None}:
         best, last = min(scores, key=scores.get), max(scores)
         out.append(Finding("ok", "validation", f"best at step {best:,}: {scores[best]:.4f}; last {scores[last]:.4f}"))

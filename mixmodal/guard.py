@@ -18,7 +18,7 @@ import torch
 from mixmodal.config import Recipe, to_json
 from mixmodal.parallel import Ranks
 
-WATCHING = ("every", "keep", "prompts", "guidance", "steps_sampled", "sample_size", "compile")
+WATCHING = ("every", "keep", "prompts", "guidance", "steps_sampled", "sample_size", "compile", "workers")
 EXIT = {"Ctrl-C": 130, "SIGTERM": 143, "SIGHUP": 129}  # what a shell says of a process that ended so
 
 

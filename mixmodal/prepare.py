@@ -81,6 +81,12 @@ def prepare(recipe: Recipe, device: str | None = None, ranks: Ranks = ALONE) -> 
     if ranks.shard:  # a codec that stands on a trained one asks it outside of a step, and on one rank alone
         nets = [s.codec.nets for s in model.streams.values() if getattr(s.codec, "nets", None) is not None]
         shard(model, model.trunk.blocks, ranks, dtype, [p for net in nets for p in net.parameters()])
+    nets = [name for name, stream in model.streams.items() if getattr(stream.codec, "nets", None) is not None]
+    if recipe.workers and nets and device != "cpu":
+        raise ValueError(
+            f"workers is {recipe.workers}, but the stream {nets[0]} is made by a net, which is on the GPU with"
+            " the process that trains: set workers=0"
+        )
     model.to(device).train()
     peak = measured_peak(dtype, device) * ranks.count
     return Run(recipe, model, loader, cost, dtype, peak, device, ranks, Owned(model, ranks), origin)

@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import torch
@@ -99,7 +99,7 @@ def train(
     elif recipe.compile and ranks.shard:
         compile_blocks(run.model.trunk)
     began = time.perf_counter() - spent
-    with Stop(told=ranks.first) as stop, track:
+    with Stop(told=ranks.first) as stop, track, closing(run.loader):
         clock = Clock(run, entered, say) if recipe.minutes > 0 and not resumed else None
         if clock:
             recipe = clock.first(optimizers)
@@ -111,7 +111,8 @@ def train(
         while step < recipe.steps:
             set_rate(optimizers, step, recipe.steps, recipe.optim)
             tick = time.perf_counter()
-            batch = run.loader.next(step / recipe.steps).to(run.device)
+            batch = run.loader.next(step / recipe.steps, (step + 1) / recipe.steps).to(run.device)
+            waited = time.perf_counter() - tick
             settled = has_settled(step, recipe.steps, recipe.optim)
             losses, taken = train_step(run, batch, optimizers, settled)
             step += 1
@@ -125,7 +126,9 @@ def train(
                 seconds=now - tick,
                 elapsed=now - began,
                 share=(run.cost.settled if settled else run.cost.flops) / (now - tick) / run.peak,
-                skipped=(skipped := finite.count(losses, taken)) | _broken(run),
+                skipped=(skipped := finite.count(losses, taken))
+                | _broken(run)
+                | {"waited": round(waited / (now - tick), 4)},
             )
             if skipped and finite.row >= recipe.optim.bad_steps:
                 track.end()

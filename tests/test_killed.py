@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).resolve().parent
-TIMED = ("seconds", "tokens_per_s", "share_of_peak")
+TIMED = ("seconds", "tokens_per_s", "share_of_peak", "waited")
 
 if sys.platform != "linux":
     pytest.skip("processes with torch in them are forked, which only Linux does well", allow_module_level=True)

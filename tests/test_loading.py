@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import WORDS, picture, small_model
-from tiny import RECIPE
+from tiny import RECIPE, own_pictures
 
 from mixmodal.data import loading
+from mixmodal.data.folders import PictureFolder
 from mixmodal.data.loading import Loader, shares_at
 from mixmodal.data.mixing import Draw, Mixture
 from mixmodal.parts import Document, Image, Text
@@ -168,3 +169,34 @@ def test_a_source_is_drawn_between_its_from_and_its_until(model):
 def test_a_share_of_the_training_in_which_no_source_is_drawn_is_refused():
     with pytest.raises(ValueError, match="no source is drawn at 75% of the training: look at their from, until"):
         shares_at({"only": {"until": 0.5}}, 0.75)
+
+
+def test_workers_change_nothing_whatever_their_number_and_stops_lose_nothing(model):
+    """With two of them, with none, and stopped in between and gone on with the other."""
+    mixed = {"pairs": {"share": 0.7}, "later": {"share": 0.3, "from": 0.5}}
+    sources = (Pairs(), Pairs("later"))
+    alone, helped = (loader(model, *sources, specs=mixed, workers=n) for n in (0, 2))
+    try:
+        for step in range(12):
+            batches = [each.next(step / 12, (step + 1) / 12) for each in (alone, helped)]
+            assert equal(*batches) and alone.state() == helped.state()
+            if step == 5:
+                helped.load(json.loads(json.dumps(alone.state())))
+    finally:
+        helped.close()
+
+
+def test_what_workers_cannot_read_is_left_out_and_told(model, tmp_path):
+    home = own_pictures(tmp_path / "own", 8)
+    names = PictureFolder(home, 16, held_out=0).names()
+    for name in names[:3]:
+        (home / name).write_bytes((home / name).read_bytes()[:-40])
+    source = PictureFolder(home, 16, held_out=0, name="own")
+    helped = loader(model, source, specs={"own": {}}, workers=1)
+    try:
+        for step in range(4):
+            helped.next(step / 4, (step + 1) / 4)
+    finally:
+        helped.close()
+    assert helped.broken["own"] >= 3
+    assert {name for reason, named in source.report.items() for name in named} == set(names[:3])

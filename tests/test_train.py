@@ -45,7 +45,7 @@ def finished(tmp_path_factory):
 
 def losses(folder) -> list[dict]:
     """The losses of every step, without what a clock says."""
-    timed = ("seconds", "tokens_per_s", "share_of_peak")
+    timed = ("seconds", "tokens_per_s", "share_of_peak", "waited")
     return [{k: v for k, v in line.items() if k not in timed} for line in read_metrics(folder) if "valid" not in line]
 
 
@@ -62,7 +62,7 @@ def test_the_loss_of_both_streams_falls(finished):
 def test_a_run_leaves_metrics_samples_a_plot_checkpoints_and_the_model(finished):
     folder, _ = finished
     first, *_ = read_metrics(folder)
-    assert set(first) == {"step", "text.nll", "patches.mse", "seconds", "tokens_per_s", "share_of_peak"}
+    assert set(first) == {"step", "text.nll", "patches.mse", "seconds", "tokens_per_s", "share_of_peak", "waited"}
     valid = [line for line in read_metrics(folder) if "valid" in line]
     assert [line["step"] for line in valid] == [6, 12]
     assert set(valid[0]["valid"]) == {"text.nll", "patches.mse"} and len(valid[0]["levels"]["patches"]) == 10

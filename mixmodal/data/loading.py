@@ -6,6 +6,7 @@ import contextlib
 from typing import Any
 
 from mixmodal.config import Recipe
+from mixmodal.data.ahead import Ahead
 from mixmodal.data.mixing import Draw, Mixture, document_rng
 from mixmodal.data.report import LeftOut
 from mixmodal.layout import without_prompt
@@ -37,7 +38,8 @@ class Loader:
 
     `skipped` counts the documents that no row could hold, `broken` those that could not be read; `fill` is the share
     of the last batch that is no padding; `held` is what the last batch was made of. All `ranks` plan one batch of all
-    rows together, the same whatever their number, and each collates its own rows.
+    rows together, the same whatever their number, and each collates its own rows. With `workers` of the recipe, the
+    documents of the next batch are laid out while the step of this one runs.
     """
 
     def __init__(self, mixture: Mixture, model: Model, recipe: Recipe, ranks: Ranks = ALONE) -> None:
@@ -54,9 +56,13 @@ class Loader:
         self._laid: dict[int, Sequence] = {}  # those of them that were laid out here: nothing is, twice
         self._shares: list[float] = []
         self._fresh = 0  # how many documents the last batch drew
+        self._ahead: Ahead | None = None
 
-    def next(self, progress: float) -> Batch:
-        """This rank's rows of the next batch: what waited comes first, then new documents until too many fit no row."""
+    def next(self, progress: float, then: float | None = None) -> Batch:
+        """This rank's rows of the next batch: what waited comes first, then new documents until too many fit no row.
+
+        `then` is the progress at which the one after it will be asked for.
+        """
         recipe, count = self.recipe, self.ranks.count
         if (shares := shares_at(recipe.sources, progress)) != self._shares:
             self._shares = shares
@@ -91,7 +97,28 @@ class Loader:
             for _ in range(self._fresh):
                 self.mixture.draw()
         self.fill = 1 - sum(room) / (recipe.rows * recipe.length)
-        return self._collated(placed, plan)
+        batch = self._collated(placed, plan)
+        if self.recipe.workers > 0 and then is not None:
+            if self._ahead is None:  # not before: what the processes copy must be what is trained, once it is resumed
+                self._ahead = Ahead(self._lay_out, self.mixture.sources, self.recipe.workers)
+            self._order(self._ahead, then)
+        return batch
+
+    def _order(self, ahead: Ahead, then: float) -> None:
+        """Have the documents laid out that the next batch will draw, as far as that can be told."""
+        ahead.forget()
+        if shares_at(self.recipe.sources, then) != self._shares:
+            return
+        before = self.mixture.state()
+        draws = [self.mixture.draw() for _ in range(max(self._fresh, WAITING))]
+        self.mixture.load(before)
+        for draw in draws[self.ranks.rank :: self.ranks.count]:
+            ahead.order(draw, then)
+
+    def close(self) -> None:
+        """End the processes that lay out, if there are any."""
+        if self._ahead is not None:
+            self._ahead.close()
 
     def _measure(self, drawn: list[Drawn]) -> None:
         """Learn how long these are. Each is laid out by one of the ranks, which tells the others."""
@@ -114,6 +141,10 @@ class Loader:
     def _collated(self, placed: list[Drawn], plan: list[list[int]]) -> Batch:
         """The rows of this rank, with the documents that stand in them."""
         self.held, at = [], {}
+        if self._ahead is not None:
+            for draw, progress in (placed[number] for row in self._rows for number in plan[row]):
+                if draw.number not in self._laid:
+                    self._ahead.order(draw, progress)
         for number in sorted(number for row in self._rows for number in plan[row]):
             draw, progress = placed[number]
             with contextlib.suppress(LeftOut):  # another rank could read it just now: its place stays empty
@@ -142,6 +173,10 @@ class Loader:
             )
 
     def _sequence(self, draw: Draw, progress: float) -> Sequence:
+        made = self._ahead.take(draw, progress) if self._ahead is not None else None
+        return self._lay_out(draw, progress) if made is None else made
+
+    def _lay_out(self, draw: Draw, progress: float) -> Sequence:
         name = self.mixture.names[draw.source]
         document = self.mixture.document(draw)
         rng = document_rng(self.mixture.seed, f"{name}/layout", draw.index, draw.visit)
@@ -172,3 +207,5 @@ class Loader:
         self.skipped, self.broken = dict(state.get("skipped", {})), dict(state.get("broken", {}))
         self._waiting = [(Draw(*draw), drawn) for *draw, drawn in state["waiting"]]
         self._laid, self._lengths = {}, {}
+        if self._ahead is not None:
+            self._ahead.forget()
