@@ -116,12 +116,21 @@ def _generate(
     while waiting or running:
         while waiting and len(running) < live:
             number, request = waiting.pop()
+            if not request.free and not any(
+                p.wanted and (p.empty or p.known is not None) for p in request.document.parts
+            ):
+                done[number] = request.document  # nothing is to be made
+                if watch is not None:
+                    watch(number, request.document)
+                continue
             tracks = _tracks(model, request)
             for track, slots in zip(tracks, free, strict=False):
                 track.slot = slots.pop()
                 cache.clear(track.slot)
             script = _script(model, request, tracks)
             running.append(_Live(number, script, tracks, next(script)))
+        if not running:
+            break
         _run(model, [job for one in running for job in one.jobs], cache, dtype, live, blank)
         still = []
         for one in running:

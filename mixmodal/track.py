@@ -205,8 +205,9 @@ def sheet(pairs: Sequence[tuple[Document, Document]], columns: int = 4, side: in
             out.paste(enlarged(last.pixels, side), (x + side + 4, y))
             _write_lines(pen, "asked: " + " ".join(words), x, y + tall + 4, wide - 16, INK)
         else:
-            _write_lines(pen, " ".join([*words, "true: " + _words(true.parts[-1])]), x, y + tall + 4, wide - 16, GREY)
-            _write_lines(pen, "wrote: " + _words(last), x, y + tall + 38, wide - 16, INK)
+            asked = " ".join([*words, "true: " + _words(true.parts[-1])])
+            _write_lines(pen, asked, x, y + tall + 4, wide - 16, GREY, 2)
+            _write_lines(pen, "wrote: " + _words(last), x, y + tall + 36, wide - 16, INK, 3)
     return out
 
 
@@ -221,18 +222,18 @@ def enlarged(pixels: np.ndarray, side: int) -> Picture.Image:
     return Picture.fromarray(pixels).resize(size, Picture.Resampling.NEAREST)
 
 
-def _write_lines(pen: ImageDraw.ImageDraw, text: str, x: int, y: int, width: int, ink: tuple) -> None:
-    face, line, rows = font(), "", 0
+def _write_lines(pen: ImageDraw.ImageDraw, text: str, x: int, y: int, width: int, ink: tuple, most: int = 5) -> None:
+    face, lines = font(), [""]
     for word in text.split():
-        longer = f"{line} {word}".strip()
-        if pen.textlength(longer, font=face) > width and line:
-            pen.text((x, y + 15 * rows), line, fill=ink, font=face)
-            rows, line = rows + 1, word
-            if rows > 3:
-                return
+        longer = f"{lines[-1]} {word}".strip()
+        if pen.textlength(longer, font=face) > width and lines[-1]:
+            lines.append(word)
         else:
-            line = longer
-    pen.text((x, y + 15 * rows), line, fill=ink, font=face)
+            lines[-1] = longer
+    if len(lines) > most:
+        lines = [*lines[: most - 1], f"{lines[most - 1]} ..."]
+    for row, line in enumerate(lines):
+        pen.text((x, y + 15 * row), line, fill=ink, font=face)
 
 
 def plot(

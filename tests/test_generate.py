@@ -192,3 +192,11 @@ def test_a_part_of_known_size_has_as_many_values_as_cells_and_keeps_the_known_on
     assert end.value.value.tolist() == [1, 10, 3, 4, 40, 6]
     assert all(block.keep and len(block.run) == 1 for block in blocks)
     assert [block.run.coords[0].tolist() for block in blocks] == cells.tolist()
+
+
+def test_a_document_in_which_nothing_is_to_be_made_comes_back_as_it_is(model):
+    whole = Document((Text("words"), picture(0)))
+    empty = Document((Text("a"), Image(size=(8, 8))))
+    made = generate(model, [Request(whole), Request(empty, Settings(steps=1)), Request(whole)])
+    assert made[0] is whole and made[2] is whole and made[1].parts[-1].pixels is not None
+    assert generate(model, [Request(whole)]) == [whole]
