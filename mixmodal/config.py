@@ -141,8 +141,8 @@ class Recipe:
     `recompute` keeps of each block only what entered it, and runs it again for the gradient; `accumulate` > 1 takes the
     rows of a step in so many parts, one after the other: both cost time, save memory, and leave the step as it is.
     `workers` > 0 lay out the documents of the next step while this one runs, each a process of its own.
-    `prompts` are drawn, and pictures of `valid` described, at every sample. Every `every` steps there is a checkpoint:
-    the last `keep` stay, and the one that did best on `valid`.
+    `prompts` are drawn, and documents of `valid` made, at every sample; without `valid` there is none. Every `every`
+    steps there is a checkpoint: the last `keep` stay, and the one that did best on `valid`.
     """
 
     name: str

@@ -202,7 +202,7 @@ def _metrics(folder: Path, recipe: Recipe) -> list[Finding]:
         out.append(Finding("ok", "not finite", "no step was skipped"))
     waits = sorted(entry["waited"] for entry in steps if "waited" in entry)
     if waits and (share := waits[len(waits) // 2]) > WAITS:
-        told = f"steps wait {share:.0%} of their time for it: more workers (workers=2) lay it out meanwhile"
+        told = f"steps wait {share:.0%} of their time for it: --set workers=2 lays it out meanwhile, where that can be"
         out.append(Finding("note", "data", told))
     if scores := {e["step"]: e["score"] for e in entries if e.get("score") is not None}:
         best, last = min(scores, key=scores.get), max(scores)

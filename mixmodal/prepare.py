@@ -81,15 +81,22 @@ def prepare(recipe: Recipe, device: str | None = None, ranks: Ranks = ALONE) -> 
     if ranks.shard:  # a codec that stands on a trained one asks it outside of a step, and on one rank alone
         nets = [s.codec.nets for s in model.streams.values() if getattr(s.codec, "nets", None) is not None]
         shard(model, model.trunk.blocks, ranks, dtype, [p for net in nets for p in net.parameters()])
-    nets = [name for name, stream in model.streams.items() if getattr(stream.codec, "nets", None) is not None]
-    if recipe.workers and nets and device != "cpu":
-        raise ValueError(
-            f"workers is {recipe.workers}, but the stream {nets[0]} is made by a net, which is on the GPU with"
-            " the process that trains: set workers=0"
-        )
+    if recipe.workers and (why := _why_alone(model, mixture, ranks)):
+        raise ValueError(f"workers is {recipe.workers}, but {why}: set workers=0")
     model.to(device).train()
     peak = measured_peak(dtype, device) * ranks.count
     return Run(recipe, model, loader, cost, dtype, peak, device, ranks, Owned(model, ranks), origin)
+
+
+def _why_alone(model: Model, mixture: Mixture, ranks: Ranks) -> str:
+    """Why no other process can lay out documents for this one; nothing where one can."""
+    nets = [name for name, stream in model.streams.items() if getattr(stream.codec, "nets", None) is not None]
+    if nets:
+        return f"the stream {nets[0]} is made by a net, which is with the process that trains"
+    streams = [source.name for source in mixture.sources if getattr(source, "streams", False)]
+    if streams:
+        return f"{streams[0]} is a stream, which only one process can read"
+    return "the processes of --processes share this machine's cores already" if ranks.room else ""
 
 
 def made(recipe: Recipe) -> tuple[Recipe, Model, Mixture, dict[str, Any]]:

@@ -80,7 +80,8 @@ def validate(run: Run, recipe: Recipe) -> dict[str, float | dict[str, float] | d
 def sample(run: Run, recipe: Recipe) -> list[tuple[Document, Document]]:
     """Some validation documents, and the recipe's prompts, each with what the model makes of its last part."""
     documents = _documents(run, recipe, 2, SAMPLED)
-    documents += [Document((Text(prompt), Image(size=recipe.sample_size))) for prompt in recipe.prompts]
+    if any(s.medium == Image.medium and s.role != "read" and not _rebuilds(s) for s in run.model.streams.values()):
+        documents += [Document((Text(prompt), Image(size=recipe.sample_size))) for prompt in recipe.prompts]
     requests = [
         Request(
             replace(d.emptied(), key=number),

@@ -200,3 +200,26 @@ def test_what_workers_cannot_read_is_left_out_and_told(model, tmp_path):
         helped.close()
     assert helped.broken["own"] >= 3
     assert {name for reason, named in source.report.items() for name in named} == set(names[:3])
+
+
+def test_a_worker_that_ends_stops_nothing_and_is_told(model):
+    alone, helped = (loader(model, workers=n) for n in (0, 1))
+    try:
+        for step in range(6):
+            assert equal(alone.next(step / 6, (step + 1) / 6), helped.next(step / 6, (step + 1) / 6))
+            if step == 2:
+                for process in helped._ahead._pool._processes.values():
+                    process.kill()
+    finally:
+        helped.close()
+    assert helped._ahead.ended and any("laid out documents ended" in line for line in helped.left_out())
+
+
+def test_the_last_step_asks_for_none_that_comes_after(model):
+    parted = {"pairs": {"until": 0.5}, "later": {"from": 0.5, "until": 1.0}}
+    helped = loader(model, Pairs(), Pairs("later"), specs=parted, workers=1)
+    try:
+        for step in range(4):
+            helped.next(step / 4, (step + 1) / 4)
+    finally:
+        helped.close()

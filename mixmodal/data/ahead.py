@@ -11,7 +11,8 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from multiprocessing.pool import AsyncResult
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import torch
@@ -27,22 +28,26 @@ _own: dict[str, Any] = {}  # in a process that lays out: with what
 class Ahead:
     """`count` processes that lay out what was ordered; each begins as a copy of this one, with its data and codecs.
 
-    Limits:  only where a process can be copied (fork: Linux, macOS). What it makes by a net is made on the CPU.
+    Where one of them ends (by a full memory), nothing is taken from them any more, and `ended` says so.
+    Limits:  only where a process can be copied (fork: Linux, macOS). Each keeps decoded pictures of its own.
     """
 
     def __init__(self, lay_out: Callable[[Draw, float], Sequence], sources: list, count: int) -> None:
         if "fork" not in multiprocessing.get_all_start_methods():
             raise ValueError(f"workers is {count}, but this system cannot copy a process: set workers=0")
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads do not come through a copy
-        self.sources = {source.name: source for source in sources}
-        context = multiprocessing.get_context("fork")
-        self.pool = context.Pool(count, _begin, (lay_out, sources, os.getpid()))
-        self._ordered: dict[tuple[int, float], AsyncResult] = {}
+        self.sources, self.ended = {source.name: source for source in sources}, False
+        given = (lay_out, sources, os.getpid())
+        self._pool = ProcessPoolExecutor(count, multiprocessing.get_context("fork"), _begin, given)
+        self._ordered: dict[tuple[int, float], Future] = {}
 
     def order(self, draw: Draw, progress: float) -> None:
         """Have the document of a draw laid out, unless it is already."""
-        if (key := (draw.number, progress)) not in self._ordered:
-            self._ordered[key] = self.pool.apply_async(_make, (draw, progress))
+        if (key := (draw.number, progress)) not in self._ordered and not self.ended:
+            try:
+                self._ordered[key] = self._pool.submit(_make, draw, progress)
+            except BrokenProcessPool:
+                self.ended = True
 
     def take(self, draw: Draw, progress: float) -> Sequence | None:
         """What was ordered, once it is there; None for what was not.
@@ -51,7 +56,11 @@ class Ahead:
         """
         if (result := self._ordered.pop((draw.number, progress), None)) is None:
             return None
-        sequence, told = result.get()
+        try:
+            sequence, told = result.result()
+        except BrokenProcessPool:
+            self.ended = True
+            return None
         for name, report in told.items():
             self.sources[name].report.take(report)
         if sequence is None:
@@ -60,16 +69,18 @@ class Ahead:
 
     def forget(self) -> None:
         """What was ordered and not taken is not wanted any more."""
+        for result in self._ordered.values():
+            result.cancel()
         self._ordered.clear()
 
     def close(self) -> None:
-        """End the processes."""
-        self.pool.terminate()
+        """Let the processes end."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _begin(lay_out: Callable[[Draw, float], Sequence], sources: list, parent: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that trains, and so is a stop
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # a stop is for the one that trains; they leave with it
     threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(1)
     _own.update(lay_out=lay_out, sources=sources, told={})
@@ -86,10 +97,16 @@ def _make(draw: Draw, progress: float) -> Made:
         sequence = _own["lay_out"](draw, progress)
     except LeftOut:
         sequence = None
-    told = {}
-    for source in _own["sources"]:
-        report = getattr(source, "report", None)
-        if report and report.total() != _own["told"].get(source.name, 0):
-            _own["told"][source.name] = report.total()
-            told[source.name] = report
-    return sequence, told
+    return sequence, {s.name: news for s in _own["sources"] if (news := _news(s.name, getattr(s, "report", None)))}
+
+
+def _news(name: str, report: Report | None) -> Report:
+    """What a report holds since it was last asked for."""
+    found = Report()
+    for reason in report or ():
+        told = _own["told"].get((name, reason), 0)
+        for number in range(told, report.count(reason)):
+            names = report[reason]
+            found.add(reason, names[number] if number < len(names) else names[-1])
+        _own["told"][name, reason] = report.count(reason)
+    return found

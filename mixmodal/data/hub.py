@@ -19,7 +19,7 @@ from mixmodal.data.pairs import Pairs, checked_split, stable_number
 from mixmodal.data.parquet import CAPTIONS, stream_of
 from mixmodal.data.pictures import MOST_PIXELS, WHITE, PictureError
 from mixmodal.data.places import MOST_BYTES
-from mixmodal.data.report import Report, one_line, why_no_text
+from mixmodal.data.report import NothingLeft, Report, one_line, why_no_text
 
 NEAR = 64  # documents of a stream that stay at hand: a batch may ask again for those that fitted no row
 
@@ -152,6 +152,7 @@ class HubStream(Pairs):
     """
 
     size: int | None
+    streams = True  # where it stands is in one process alone
 
     def __init__(
         self,
@@ -214,7 +215,7 @@ class HubStream(Pairs):
                 yield found
             if not some:
                 left_out = "; ".join(self.report.lines()) or "no rows in this split"
-                raise ValueError(f"no row of {self.name} can be used ({left_out}): look at the data set")
+                raise NothingLeft(f"no row of {self.name} can be used ({left_out}): look at the data set")
             round_ += 1
 
     def _round(self, number: int) -> Iterator[tuple[np.ndarray, str]]:

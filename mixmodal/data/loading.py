@@ -107,10 +107,10 @@ class Loader:
     def _order(self, ahead: Ahead, then: float) -> None:
         """Have the documents laid out that the next batch will draw, as far as that can be told."""
         ahead.forget()
-        if shares_at(self.recipe.sources, then) != self._shares:
+        if then >= 1 or shares_at(self.recipe.sources, then) != self._shares:
             return
         before = self.mixture.state()
-        draws = [self.mixture.draw() for _ in range(max(self._fresh, WAITING))]
+        draws = [self.mixture.draw() for _ in range(self._fresh + self._fresh // 4 + 1)]
         self.mixture.load(before)
         for draw in draws[self.ranks.rank :: self.ranks.count]:
             ahead.order(draw, then)
@@ -189,6 +189,10 @@ class Loader:
         reports = [(source.name, getattr(source, "report", None)) for source in self.mixture.sources]
         told = [f"{name}: {line}" for name, report in reports if report for line in report.lines()]
         counts = {name: max(self.skipped.get(name, 0), self.first.get(name, 0)) for name in self.mixture.names}
+        if self._ahead is not None and self._ahead.ended:
+            told.append(
+                "a process that laid out documents ended, for want of memory perhaps: they were laid out without"
+            )
         long = f"left out so far, longer than a row of {self.recipe.length} positions: set a larger length"
         return told + [f"{name}: {count} {long}" for name, count in counts.items() if count]
 

@@ -139,7 +139,8 @@ class Mixture:
             source = self.sources[draw.source]
             if hasattr(source, "texts"):
                 rng = document_rng(self.seed, self.names[draw.source], draw.index, draw.visit)
-                found.append(Document(tuple(map(Text, source.texts(draw.index, rng)))))
+                with suppress(LeftOut):
+                    found.append(Document(tuple(map(Text, source.texts(draw.index, rng)))))
                 continue
             with suppress(LeftOut):
                 parts = self.document(draw).parts

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import tarfile
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -71,15 +70,13 @@ def samples_of(source: Any, size: int | None = None, patch: int | None = None) -
 
     Raises: ValueError for a source of text alone, or without end.
     """
-    used: Counter[str] = Counter()
+    used: dict[str, int] = {}  # how many copies of a name there are; each copy's name is one too
     if hasattr(source, "documents"):
         for number, (key, window) in enumerate(source.entries()):
             yield _interleaved(f"{number:08}", key, window, size, patch)
     elif hasattr(source, "entries"):
         for entry in source.entries():
-            key = _key(entry)
-            used[key] += 1
-            yield _pair(numbered(key, used[key]), entry, size, patch)
+            yield _pair(_free(_key(entry), used), entry, size, patch)
     elif hasattr(source, "pair") and source.size is not None:
         for number in range(source.size):
             pixels, caption = source.pair(number)
@@ -120,6 +117,15 @@ def _key(entry: Found) -> str:
     # A dot would end the name; what decides the split stays the same for all names without one.
     key = entry.split_by.encode("utf-8", "backslashreplace").decode()
     return "/".join(part.replace(".", "_").replace("\\", "_") for part in key.split("/"))
+
+
+def _free(key: str, used: dict[str, int]) -> str:
+    number = used.get(key, 0) + 1
+    while (free := numbered(key, number)) in used and number > 1:
+        number += 1
+    used[key] = number
+    used.setdefault(free, 1)
+    return free
 
 
 def _pair(key: str, entry: Found, size: int | None, patch: int | None) -> Files:

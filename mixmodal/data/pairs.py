@@ -18,7 +18,7 @@ TASKS = ("draw", "describe")
 PROMPT_WEIGHT = 0.04  # a caption that serves as prompt is learned a little: it is seldom worth much model
 HELD_OUT = 0.05
 # "valid" is what readers of files say, "heldout" what the worlds say: for a reader they are one thing.
-_COPY = re.compile(r"~\d+$")
+_COPY = re.compile(r"~copy\d+$")
 SPLITS = {"train": "train", "valid": "valid", "heldout": "valid"}
 
 
@@ -55,7 +55,7 @@ def names_of(split: str, names: Iterable[str], share: float = HELD_OUT) -> set[s
 
 def numbered(key: str, number: int) -> str:
     """The name of copy `number` of what is called `key`, from 1: both are in the same split."""
-    return key if number == 1 else f"{key}~{number}"
+    return key if number == 1 else f"{key}~copy{number}"
 
 
 def unnumbered(key: str) -> str:

@@ -29,7 +29,6 @@ FILES = {
     "PNG": {"format": "PNG", "optimize": True},
     "WebP, lossless": {"format": "WEBP", "lossless": True, "method": 6},
 }
-MOST_JOINED = 2**16  # codes, of which each is counted by itself
 # The example by which Su shows that codes lose: a picture of 64 x 64 px, 3 bits for each of its bytes.
 EXAMPLE_BYTES, EXAMPLE_RATE, EXAMPLE_TOKENS = 64 * 64 * 3, 3, (1024, 256)
 
@@ -231,9 +230,9 @@ def _spelled(name: str, model: Model, about: dict, parts: list[Image]) -> Row:
 def joined(codes_NG: np.ndarray, sizes: tuple[int, ...]) -> tuple[np.ndarray, tuple[int, ...]]:
     """Codes with their numbers as one, and how many of those there are: what goes together costs no bits twice.
 
-    Shapes:  [N, G] -> [N, 1], or the same where they are too many to be counted.
+    Shapes:  [N, G] -> [N, 1], or the same where they are more than what there is to count them by.
     """
-    if (whole := math.prod(sizes)) > MOST_JOINED:
+    if (whole := math.prod(sizes)) > len(codes_NG):
         return codes_NG, sizes
     return np.ravel_multi_index(tuple(codes_NG.T), sizes)[:, None], (whole,)
 
