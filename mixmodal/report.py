@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mixmodal.compute import duration
+from mixmodal.judge.intervals import half_width
 from mixmodal.plan import TWIN
 
 COLOURS = ("#2a5db0", "#c2521b", "#2c8a57", "#8a3fa0", "#b08a00", "#0f8f9c", "#c02f5b", "#6b6b74", "#7a5230", "#4a4ae0")
@@ -124,10 +125,21 @@ def verdicts(result: dict[str, Any]) -> list[str]:
             low = _ends(best, sign)[0]
             near = [label for label in order[1:] if _ends(found[label], sign)[1] >= low]
             rest = f"; the intervals of {', '.join(near)} reach into its own" if near else ", apart from all others"
+            rest += _ahead(best, found[order[1]], order[1]) if near else ""
         else:
             rest = f"; next {order[1]} with {_told(found[order[1]])}"
         lines.append(f"<b>{words}</b>: {_safe(order[0])} with {_told(best)}{_safe(rest)}.")
     return lines
+
+
+def _ahead(best: dict[str, Any], other: dict[str, Any], label: str) -> str:
+    """By how much one arm is ahead of another, seed by seed: both were asked the same."""
+    apart = [a - b for a, b in zip(best["seeds"], other["seeds"], strict=True)]
+    middle, half = abs(sum(apart) / len(apart)), half_width(apart)
+    if not math.isfinite(half):
+        return ""
+    told = f"{100 * middle:.1f} ± {100 * half:.1f} points" if "low" in best else f"{middle:.3f} ± {half:.3f}"
+    return f"; on these questions it is ahead of {label} by {told}, seed by seed"
 
 
 def _ends(score: dict[str, Any], sign: int) -> tuple[float, float]:

@@ -28,7 +28,7 @@ from mixmodal.judge.intervals import over_seeds, rate
 from mixmodal.judge.suites import Exam
 from mixmodal.plan import TWIN, Comparison, begin, budget, home, paid, planned, smoke, twin_of
 from mixmodal.recipes import recipe
-from mixmodal.report import chart, page
+from mixmodal.report import chart, page, verdicts
 from mixmodal.similarity import frechet
 
 TRUNK = TrunkConfig(width=32, depth=1, heads=2, kv_heads=2, head_size=16, mlp_width=32)
@@ -345,3 +345,15 @@ def test_a_stop_asks_the_trainings_to_save_and_leaves_signals_as_they_were():
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(5)
     assert stop.value.code == 143 and signal.getsignal(signal.SIGTERM) == before
+
+
+def test_who_is_ahead_is_told_seed_by_seed():
+    def arm(*seeds):
+        score = over_seeds([rate([True] * k + [False] * (100 - k)) for k in seeds])
+        return {"scores": {"text_to_image.exact": score | {"seeds": [k / 100 for k in seeds]}}, "text_share": 0.0}
+
+    result = {"arms": {"a": arm(50, 60, 70), "b": arm(40, 50, 60)}, "beside": []}
+    (line,) = verdicts(result)
+    assert "the intervals of b reach into its own" in line and "ahead of b by 10.0 ± 0.0 points, seed by seed" in line
+    result["arms"] = {label: arm(k) for label, k in (("a", 60), ("b", 50))}
+    assert "seed by seed" not in verdicts(result)[0]
