@@ -34,8 +34,9 @@ def _recipe(
 def emoji_32() -> Recipe:
     """Noto emoji at 32 px: name and keywords to picture, picture to name.
 
-    Result:  950 steps, 10 minutes of one core, seed 0: faces become yellow discs and flags rectangles, little else;
-             names of pictures never seen are often of the right kind (docs/pictures/emoji_32.png).
+    Result:  950 steps, 10 minutes of one core (17 without bf16), seed 0: faces become yellow discs with features, flags
+             rectangles of stripes, little else; names of pictures never seen are sometimes of the right kind, none is
+             exact (n = 99, docs/gallery.md).
     """
     return _recipe("emoji_32", {"kind": "emoji-noto", "size": 32}, steps=950)
 
@@ -60,7 +61,8 @@ def figures_32() -> Recipe:
 def mnist_28() -> Recipe:
     """MNIST's digits and their words, both ways, in patches of 4 px.
 
-    Result:  not trained yet.
+    Result:  600 steps, 11 minutes of one core without bf16, seed 0: 96.2 % (90.5 to 98.5) of the digits of the official
+             test that were asked are read; most of those it draws can be told (docs/gallery.md).
     """
     return _recipe("mnist_28", {"kind": "mnist-20k"}, steps=600, rows=8, length=320, side=28, patch=4)
 

@@ -12,7 +12,8 @@ from mixmodal.designs import lossless, small_trunk
 def words() -> Recipe:
     """English prose that every Python brings along, on the trunk of the small designs.
 
-    Result:  not trained to its end by itself yet.
+    Result:  600 steps, 8 minutes of one core without bf16, seed 0: 2.56 bits a byte of held-out prose
+             (docs/gallery.md); three seeds with bf16, 5 minutes each: 2.53 (docs/results/README.md).
     """
     return _recipe("words", {"kind": "prose"}, steps=600)
 
@@ -20,7 +21,8 @@ def words() -> Recipe:
 def shakespeare() -> Recipe:
     """Shakespeare's plays (`tinyshakespeare`), a speech or more at a time.
 
-    Result:  not trained yet.
+    Result:  1,000 steps, 14 minutes of one core without bf16, seed 0: 2.03 bits a byte of held-out speeches; it writes
+             whose turn it is and what sounds like them (docs/gallery.md).
     """
     return _recipe("shakespeare", {"kind": "tinyshakespeare"}, steps=1_000)
 
