@@ -30,8 +30,8 @@ HEAD = """# Gallery
 Real data, held out, drawn by a seed and not picked, one sample each. On the left of a pair the true picture,
 on the right what was drawn from the words below it; or below one picture what is true and what was written. Distances
 are Frechet's between features of random convolutions (`mixmodal eval RUN --suite likeness`), of as many pictures as
-were `asked`, beside that between two halves of the true ones (`floor`, of half as many, and so higher). Captions are exact
-where not a letter differs. One seed each; written by `docs/gallery.py`.
+were `asked`, beside that between two halves of the true ones (`floor`, of half as many, and so higher). Captions are
+exact where not a letter differs. One seed each; written by `docs/gallery.py`.
 """
 
 

@@ -81,6 +81,8 @@ class Fill:
     """The same seed on the same machine gives the same pictures."""
     output: Annotated[Path, arg(aliases=["-o"])] = Path("filled.png")
     """File for one picture; with several, a number is added to its name."""
+    device: str = "cpu"
+    """Where the model runs: cpu, or cuda for a GPU."""
 
     def run(self) -> None:
         """Write the pictures."""

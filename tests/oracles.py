@@ -9,7 +9,7 @@ import torch
 
 from mixmodal.layout import after, lay_out, tokens
 from mixmodal.model import Model
-from mixmodal.objectives.flow import CLOCK, NOISY
+from mixmodal.objectives.flow import CLOCK, FIRST, NEAREST, NOISY
 from mixmodal.parts import Document, Part
 from mixmodal.sampling import Settings
 from mixmodal.sequence import Run, Sequence, collate
@@ -82,17 +82,17 @@ def velocity_by_hand(model: Model, parts: list[Part], x: torch.Tensor, size: tup
             predicted = stream.codec.read(hidden, fields)
         match stream.objective.config.prediction:
             case "x":
-                found.append((predicted - x) / max(1 - t, stream.objective.config.clamp))
+                found.append((predicted - x) / max(1 - t, NEAREST))
             case "v":
                 found.append(predicted)
             case "asym":
                 basis, x_velocity = (
                     stream.codec.smoothest(9),
-                    (predicted - x) / max(1 - t, stream.objective.config.clamp),
+                    (predicted - x) / max(1 - t, NEAREST),
                 )
                 found.append(x_velocity - (x_velocity - predicted) @ basis @ basis.T)
             case "noise":
-                found.append((x - predicted) / max(t, stream.objective.config.clamp))
+                found.append((x - predicted) / max(t, NEAREST))
     return found[1] + guidance * (found[0] - found[1])
 
 
@@ -101,6 +101,8 @@ def picture_by_hand(model: Model, parts: list[Part], size: tuple, settings: Sett
     x = noise * model.writer("image").objective.config.noise_scale
     times = [i / settings.steps for i in range(settings.steps + 1)]
     times = [t / (settings.shift - (settings.shift - 1) * t) for t in times]
+    if model.writer("image").objective.config.prediction == "noise":
+        times[0] = min(FIRST, times[1] / 2)
 
     def velocity(x, t):
         inside = settings.interval[0] <= t <= settings.interval[1]

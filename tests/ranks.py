@@ -274,9 +274,9 @@ def goes_on(ranks: Ranks, home: Path, name: str, step: int, signals: dict[int, i
     stops_at(step, signals.get(ranks.rank))
     whole, moving, writing, at = Loader.next, training.train_step, checkpoint.write_tensors, [0.0]
 
-    def following(self, progress):
+    def following(self, progress, *then):
         at[0] = progress
-        return whole(self, progress)
+        return whole(self, progress, *then)
 
     def noting(run, *arguments):
         with open(home / f"{name}.drawn.jsonl", "a", encoding="utf8") as file:

@@ -49,8 +49,8 @@ def poisoned(monkeypatch, *steps: int) -> None:
     """Put what is no number among the targets of these steps' batches."""
     whole, calls = Loader.next, []
 
-    def following(self, progress):
-        batch = whole(self, progress)
+    def following(self, progress, *then):
+        batch = whole(self, progress, *then)
         calls.append(1)
         if len(calls) - EXAMPLES in steps:  # the first ones tell how much memory a step takes
             batch.slots["patches"].predict["targets"][0] = math.nan
