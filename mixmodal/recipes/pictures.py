@@ -52,8 +52,9 @@ def emoji_64() -> Recipe:
 def figures_32() -> Recipe:
     """Three free textbooks, text and figures in order, in windows of some sentences and one figure at 32 px.
 
-    Result:  950 steps, 17 minutes of one core without bf16, seed 0: 2.90 bits a byte of held-out captions, and far fewer
-             of those it learned from: it has them by heart. No figure can be told (docs/gallery.md).
+    Result:  950 steps, 17 minutes of one core without bf16, seed 0: 2.90 bits a byte of held-out captions. It recites
+             captions that it learned, often of the right book, and no figure that it draws can be told
+             (docs/gallery.md).
     """
     window = {"longest": 240, "pictures": 1, "pictured": True}
     return _recipe("figures_32", {"kind": "openstax-documents", "size": 32, **window}, steps=950, rows=8, length=288)
