@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -61,9 +62,10 @@ def demo(out: Path, *, minutes: float = 0.0, seed: int = 0, n: int = 500) -> Pat
     page = out / "index.html"
     page.write_text(_page(loaded, scores, run, boxed), encoding="utf8")
     print(f"\nThe page: {page}   ({duration(training)} to train, {duration(time.perf_counter() - began)} in all)")
+    called = sys.argv[0] if Path(sys.argv[0]).name == "mixmodal" else "mixmodal"  # by make it is .venv/bin/mixmodal
     print(
         "Your own pictures, with a caption beside each (cat.png, cat.txt):\n"
-        '  mixmodal train own_32 --data FOLDER --out runs/mine && mixmodal sample runs/mine "your words"'
+        f'  {called} train own_32 --data FOLDER --out runs/mine && {called} sample runs/mine "your words"'
     )
     return page
 
