@@ -116,9 +116,7 @@ def _generate(
     while waiting or running:
         while waiting and len(running) < live:
             number, request = waiting.pop()
-            if not request.free and not any(
-                p.wanted and (p.empty or p.known is not None) for p in request.document.parts
-            ):
+            if not request.free and not any(map(_is_to_make, request.document.parts)):
                 done[number] = request.document  # nothing is to be made
                 if watch is not None:
                     watch(number, request.document)
@@ -147,11 +145,14 @@ def _generate(
     return done
 
 
+def _is_to_make(part) -> bool:
+    return part.wanted and (part.empty or part.known is not None)
+
+
 def _tracks(model: Model, request: Request) -> list[_Track]:
     spoken = model.speaker.medium
     guided = request.settings.guidance != 1 and (
-        request.free
-        or any(p.wanted and (p.empty or p.known is not None) and p.medium != spoken for p in request.document.parts)
+        request.free or any(_is_to_make(part) and part.medium != spoken for part in request.document.parts)
     )
     return [_Track(), _Track(omits=spoken)] if guided else [_Track()]
 
@@ -196,7 +197,7 @@ def _script(model: Model, request: Request, tracks: list[_Track]) -> Script:
         opened: str | None = None
         if part.wanted and part.empty and spoken and model.writer(part.medium) is speaker:
             part, opened = yield from _speak(model, request, tracks, rng, part, bool(parts) or free > 0)
-        elif part.wanted and (part.empty or part.known is not None):
+        elif _is_to_make(part):
             part = yield from _make(model, request, tracks, rng, part, bool(parts) or free > 0)
         else:
             _show(model, tracks, part)

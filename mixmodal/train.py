@@ -282,10 +282,9 @@ def _watch(run: Run, recipe: Recipe, step: int, average: PowerAverage | None, tr
     if not ranks.first:
         return
     try:
-        if not pairs:
-            return
-        track.samples(step, pairs)
-        track.validation(step, found)
+        if found:
+            track.samples(step, pairs)
+            track.validation(step, found)
     except OSError as error:
         track.say(f"the samples of step {step:,} were not written ({disk_trouble(error)}); the run goes on")
     prune(track.folder, recipe.keep, track.scores)

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import threading
 import time
 from dataclasses import replace
 
@@ -338,7 +337,6 @@ def test_an_unknown_comparison_is_refused_with_the_nearest():
         comparisons.named("design")
 
 
-@pytest.mark.skipif(threading.current_thread() is not threading.main_thread(), reason="signals want the main thread")
 def test_a_stop_asks_the_trainings_to_save_and_leaves_signals_as_they_were():
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(Stopped, match="SIGTERM; trainings were saved") as stop, _stopping():

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
+from mixmodal.codecs.text import LARGEST_SIZE
 from mixmodal.data.folders import PairLines, PictureFolder
 from mixmodal.data.mixing import Mixture
 from mixmodal.data.pairs import names_of, share_of_draw
-from mixmodal.data.pictures import PictureError, decode, fitted, in_colour
+from mixmodal.data.pictures import MOST_CELLS, PictureError, decode, fitted, in_colour
 from mixmodal.data.report import LeftOut
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -178,6 +179,7 @@ def test_the_native_aspect_has_about_the_wanted_area_and_whole_patches(height, w
 def test_no_side_has_more_cells_than_a_header_announces_unless_a_square_does():
     assert fitted(100, 10_000, 256, 8) == (24, 1024) and fitted(10_000, 100, 256, 8) == (1024, 24)
     assert fitted(100, 100, 2048, 8) == (2048, 2048)
+    assert MOST_CELLS == LARGEST_SIZE  # spelled twice, since readers do without torch
 
 
 def test_the_fitted_area_is_always_near_the_wanted_one():

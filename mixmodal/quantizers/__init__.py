@@ -59,27 +59,43 @@ class Quantizer(nn.Module):
         Shapes:  [N, G] -> [N].
         Limits:  62 bits.
         """
-        out = torch.zeros_like(codes_NG[:, 0])
-        for number, size in enumerate(self.sizes):
-            out = out * size + codes_NG[:, number]
-        return out
+        return indexed(codes_NG, self.sizes)
 
     def codes(self, index_N: Tensor) -> Tensor:
         """The codes that `index` numbered so.
 
         Shapes:  [N] -> [N, G].
         """
-        numbers = []
-        for size in reversed(self.sizes):
-            numbers.append(index_N % size)
-            index_N = index_N // size
-        return torch.stack(numbers[::-1], 1)
+        return numbers_of(index_N, self.sizes)
 
     def moved(self, ranks: Any, taken: bool) -> None:
         """Nothing: only what keeps averages of the data has something to do.
 
         `ranks` adds up over all of them; what a step that was not `taken` saw is forgotten.
         """
+
+
+def indexed(codes_NG: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    """Several numbers as one, the last turning fastest.
+
+    Shapes:  [N, G] -> [N].
+    """
+    out = torch.zeros_like(codes_NG[:, 0])
+    for number, size in enumerate(sizes):
+        out = out * size + codes_NG[:, number]
+    return out
+
+
+def numbers_of(index_N: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    """The numbers that `indexed` made one of.
+
+    Shapes:  [N] -> [N, G].
+    """
+    numbers = []
+    for size in reversed(sizes):
+        numbers.append(index_N % size)
+        index_N = index_N // size
+    return torch.stack(numbers[::-1], 1)
 
 
 def straight_through(z_ND: Tensor, values_ND: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mixmodal.quantizers import Quantized, Quantizer, straight_through
+from mixmodal.quantizers import Quantized, Quantizer, indexed, numbers_of, straight_through
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,6 @@ class FSQ(Quantizer):
         self.config = config
         self.sizes = (math.prod(config.levels),) if config.joint else tuple(config.levels)
         levels = torch.tensor(config.levels, dtype=torch.float32)
-        # how much a level of each number counts in a joint one, the last turning fastest
-        steps = [math.prod(config.levels[number + 1 :]) for number in range(len(config.levels))]
-        self.register_buffer("steps", torch.tensor(steps), persistent=False)
-        self.register_buffer("many", torch.tensor(config.levels), persistent=False)
         self.register_buffer("middle", levels // 2, persistent=False)
         reach = (levels - 1) * (1 + 1e-3) / 2
         offset = torch.where(levels % 2 == 0, 0.5, 0.0)
@@ -57,7 +53,7 @@ class FSQ(Quantizer):
         rounded_ND = straight_through(bounded_ND, bounded_ND.round())
         codes_NG = (rounded_ND.detach().round() + self.middle).long()
         if self.config.joint:
-            codes_NG = (codes_NG * self.steps).sum(1, keepdim=True)
+            codes_NG = indexed(codes_NG, self.config.levels)[:, None]
         return Quantized(rounded_ND / self.middle, codes_NG, {})
 
     def lookup(self, codes_NG: Tensor) -> Tensor:
@@ -66,7 +62,7 @@ class FSQ(Quantizer):
         Shapes:  [N, G] -> [N, D].
         """
         if self.config.joint:
-            codes_NG = codes_NG // self.steps % self.many
+            codes_NG = numbers_of(codes_NG[:, 0], self.config.levels)
         return (codes_NG - self.middle) / self.middle
 
 
