@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
 from mixmodal.compute import keep_freed_memory
 
 Work = dict[str, Callable[[], object]]
+_records: list[Path] = []  # where `show` keeps what it prints, one line of JSON for each table
 
 
 def paired(work: Work, rounds: int = 7, warm: int = 2) -> dict[str, list[float]]:
@@ -43,6 +46,10 @@ def show(title: str, seconds: dict[str, list[float]], ours: str) -> None:
         print(
             f"  {name:44} {statistics.median(found):8.3f} s  ({spread})  {ratio(seconds, name, ours):6.2f}", flush=True
         )
+    told = {name: {"seconds": statistics.median(s), "times": ratio(seconds, name, ours)} for name, s in seconds.items()}
+    for file in _records:
+        with file.open("a", encoding="utf8") as lines:
+            lines.write(json.dumps({"title": title.strip(), "ours": ours, "turns": len(found), "work": told}) + "\n")
 
 
 def arguments(about: str | None, **numbers: int) -> argparse.Namespace:
@@ -51,7 +58,9 @@ def arguments(about: str | None, **numbers: int) -> argparse.Namespace:
     for name, value in {"threads": 1, "rounds": 7, **numbers}.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--only", default="", help="run only the parts whose name contains this")
+    parser.add_argument("--record", type=Path, help="a file to which each table is added, a line of JSON")
     given = parser.parse_args()
+    _records[:] = [given.record] if given.record else []
     torch.set_num_threads(given.threads)
     keep_freed_memory()  # as our training does; in one process, all that is compared has the good of it
     torch.manual_seed(0)

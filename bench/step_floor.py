@@ -84,7 +84,8 @@ def compare(matrices: str, rounds: int) -> None:
     print(f"  {total} products of {len(products.found)} shapes take {floor:.3f} s alone")
     compile_trunk(run.model)
     seconds = paired({"step": lambda: train_step(run, batch, optimizers)}, rounds, 3)
-    show("  the step, compiled", seconds, "step")
+    seconds["its products alone"] = [floor] * rounds
+    show(f"step at width 512, {matrices}, compiled", seconds, "step")
     print(f"  {statistics.median(seconds['step']) / floor:.2f} x its products")
 
 

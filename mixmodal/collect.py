@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import platform
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Any
 
 from mixmodal import config as values
 from mixmodal.chain import starts_from
-from mixmodal.curves import processor
 from mixmodal.judge.intervals import half_width, over_seeds
 from mixmodal.plan import TWIN, Comparison, comparison_in, home, paid, planned
 
@@ -32,6 +30,7 @@ def collected(out: Path) -> dict[str, Any]:
     comparison = replace(whole, seeds=tuple(done) or whole.seeds[:1])
     arms = {label: _arm(comparison, plan["arms"][label], out, label) for label in comparison.arms}
     arms |= {name: _arm(comparison, told, out, name) for name, told in plan["starts"].items()}
+    nets = {n: _net(comparison, plan["nets"][n], out, n) for n in plan["nets"] if n not in plan["starts"]}
     for label in comparison.arms:
         if start := starts_from(comparison.arms[label]):
             arms[label]["scores"] |= _beside(arms[label]["scores"], arms[start]["scores"])
@@ -49,23 +48,20 @@ def collected(out: Path) -> dict[str, Any]:
         "few": comparison.few,
         "arms": arms,
         "beside": [*plan["starts"], *([TWIN] if plan["twin"] else [])],
-        "nets": {n: _net(comparison, plan["nets"][n], out, n) for n in plan["nets"] if n not in plan["starts"]},
-        "fingerprint": fingerprint(whole, arms, plan["data"]),
+        "nets": nets,
+        "fingerprint": fingerprint(whole, [*arms.values(), *nets.values()], plan["data"]),
     }
 
 
-def fingerprint(comparison: Comparison, arms: dict[str, Any], data: str) -> dict[str, str]:
-    """What made the numbers: code, settings and data by their digests, versions, the machine."""
-    import torch
-
+def fingerprint(comparison: Comparison, runs: list[dict[str, Any]], data: str) -> dict[str, str]:
+    """What made the numbers: code, settings and data by their digests, versions, the machines."""
     settings = json.dumps(values.to_json(comparison), sort_keys=True)
     return {
-        "code": ", ".join(sorted({code for arm in arms.values() for code in arm["code"]})),
+        "code": ", ".join(sorted({code for run in runs for code in run["code"]})),
         "settings": hashlib.sha256(settings.encode()).hexdigest()[:16],
         "data": f"{data}, of the first documents of each source",
         "python": platform.python_version(),
-        "torch": torch.__version__,
-        "machine": f"{processor()}, {os.cpu_count()} cores",
+        "machine": "; ".join(sorted({machine for run in runs for machine in run["machines"]})) or "not told",
     }
 
 
@@ -90,7 +86,7 @@ def _arm(comparison: Comparison, plan: dict[str, Any], out: Path, label: str) ->
         "flops_of_nets": plan["flops_of_nets"],
         "seconds": [run["seconds"] + sum(n["seconds"] for n in on) for run, on in zip(trained, nets, strict=True)],
         "seconds_of_nets": [sum(n["seconds"] for n in on) for on in nets],
-        "code": sorted({run["code"] for run in (*told, *trained)}),
+        **_made_by([*told, *trained]),
         "memory": max(run["memory"] for run in trained),
         "tuned": told[0]["tuned"],
         "scores": _over([run["scores"] for run in told]),
@@ -140,7 +136,16 @@ def _net(comparison: Comparison, plan: dict[str, Any], out: Path, name: str) -> 
     """What a tokenizer that arms stand on costs, and what it leaves of pictures."""
     told, trained = ([_read(home(out, name, s) / f"{n}.json") for s in comparison.seeds] for n in ("scores", "trained"))
     seconds = [run["seconds"] for run in trained]
-    return {"flops": plan["flops"], "seconds": seconds, "scores": _over([run["scores"] for run in told])}
+    scores = _over([run["scores"] for run in told])
+    return {"flops": plan["flops"], "seconds": seconds, "scores": scores, **_made_by([*told, *trained])}
+
+
+def _made_by(pieces: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """The digests of the code that pieces of work ran with, and the machines that trained."""
+    return {
+        "code": sorted({piece["code"] for piece in pieces}),
+        "machines": sorted({piece["machine"] for piece in pieces if "machine" in piece}),
+    }
 
 
 def _beside(scores: dict[str, Any], start: dict[str, Any]) -> dict[str, Any]:

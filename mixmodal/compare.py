@@ -28,7 +28,9 @@ from mixmodal import appraise
 from mixmodal import config as values
 from mixmodal.chain import standing, stands_on
 from mixmodal.checkpoint import write_json
+from mixmodal.compute import fast_dtype
 from mixmodal.config import Recipe
+from mixmodal.curves import processor
 from mixmodal.guard import EXIT, Stopped
 from mixmodal.judge.costs import code, peak_memory
 from mixmodal.plan import (
@@ -226,7 +228,7 @@ def do(out: Path, piece: Piece) -> None:
     if piece.kind in ("net", "train"):
         _train(comparison, out, piece)
     elif piece.kind == "tune":
-        write_json(piece.file, appraise.tuned(comparison, home(out, piece.label, piece.seed)))
+        write_json(piece.file, appraise.tuned(comparison, home(out, piece.label, piece.seed)) | {"code": code()})
     else:
         tuned = out / "tuned" / f"{piece.label}.json"
         chosen = json.loads(tuned.read_text(encoding="utf8")) if tuned.exists() else {}
@@ -273,6 +275,13 @@ def _seeded(comparison: Comparison, plan: dict[str, Any], names: list[str], seed
     return {name: replace(net_of(comparison, name), seed=seed, **shapes[name]) for name in names}
 
 
+def machine() -> str:
+    """What a piece of work ran on."""
+    kind = torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
+    dtype = str(fast_dtype()).removeprefix("torch.")
+    return f"{kind}, {torch.get_num_threads()} of {os.cpu_count()} cores, {dtype}, torch {torch.__version__}"
+
+
 def _told(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "trained.json").read_text(encoding="utf8"))
 
@@ -289,4 +298,4 @@ def _train(comparison: Comparison, out: Path, piece: Piece) -> None:
     train(chosen, folder, resume=kept.exists())
     about = json.loads((folder / "model" / "config.json").read_text(encoding="utf8"))["about"]
     told = {"steps": about["steps"], "seconds": about["seconds"], "memory": peak_memory(), "code": code()}
-    write_json(piece.file, told)
+    write_json(piece.file, told | {"machine": machine()})

@@ -89,15 +89,23 @@ def lossless_scenes() -> Comparison:
 def lossless_glyphs() -> Comparison:
     """Lossless or not, on words: what is read, copied and written through each, after equal FLOPs.
 
-    The words' squares of 4 px are few, so tokenizers that learned on words can keep them all; one learned on scenes.
+    Read are words of two fonts, six colourings and open places; written and copied those of the level `grid`, where a
+    word is one picture. Short words come first, as in the recipes that learned this from raw patches.
     """
-    arms, nets = _pictures({"kind": "glyphs", "level": "grid", "tasks": {"look": 1.0}}, 88, (16, 80))
-    nets["of_scenes"] = replace(recipe("tokenizer_scenes"), name="of_scenes")
-    arms["vq_of_scenes"] = showo.model(small_trunk(5), nets={"from": "recipe:of_scenes"})
+    wide = {"size": [16, 88]}
+    arms, nets = _pictures({"kind": "glyphs", "level": "line", "tasks": {"look": 1.0}, **wide}, 96, (16, 88), 1_000)
+    every = {"kind": "glyphs", "level": "grid", "tasks": {"read": 1.0, "write": 1.0, "copy": 1.0}}
+    short, after = {**every, "lengths": [1, 3], "size": [16, 24]}, {"from": 0.35}
+    sources = {
+        "short": {**short, "share": 0.97, "until": 0.35},
+        "line": {**every, "level": "line", "tasks": {"read": 1.0}, **wide, "share": 0.45, **after},
+        "grid": {**every, "tasks": {"read": 0.5, "write": 1.0, "copy": 1.0}, **wide, "share": 0.4, **after},
+        "still": {**short, "share": 0.12, **after},
+        "prose": {"kind": "prose", "share": 0.003},
+    }
     base = recipe("glyphs_grid")
-    tasks = {"read": 1.0, "copy": 1.0, "write": 1.0}
-    words = {n: {**spec, "tasks": tasks} if spec["kind"] == "glyphs" else spec for n, spec in base.sources.items()}
-    base = replace(base, sources=words, valid={}, optim=replace(base.optim, settle=1.0))
+    optim = replace(base.optim, settle=1.0)
+    base = replace(base, sources=sources, valid={}, optim=optim, sample_size=(16, 88))
     return Comparison(
         name="lossless_glyphs",
         question="Raw patches, latents or codes: through which can words be read, copied and written?",
@@ -105,9 +113,12 @@ def lossless_glyphs() -> Comparison:
         nets=nets,
         budget={"flops": 3e13},
         suite="glyphs",
-        options=HELDOUT,
+        options={**HELDOUT, "level": "line", "writes": "grid", **wide},
         n=100,
-        few=40,
+        few=30,
+        points=3,
+        evaluations=(4, 16),
+        twin=False,
     )
 
 
@@ -259,8 +270,13 @@ def _predicting(arm: Recipe, what: str) -> Recipe:
     return replace(arm, model=replace(arm.model, streams=streams))
 
 
-def _pictures(look: dict[str, Any], length: int, size: tuple[int, int] = (32, 32)) -> tuple[dict, dict[str, Recipe]]:
-    """A model for every way of taking pictures in, and the tokenizers that they stand on, trained on `look`."""
+def _pictures(
+    look: dict[str, Any], length: int, size: tuple[int, int] = (32, 32), steps: int = 1_500
+) -> tuple[dict[str, ModelConfig], dict[str, Recipe]]:
+    """A model for every way of taking pictures in, and the tokenizers that they stand on, trained on `look`.
+
+    Codes are hidden once a picture and step: four times, as patches have four levels of noise, they learn less.
+    """
     quantizers = {
         **{name: {"kind": "fsq", "levels": list(levels), "joint": True} for name, levels in RATES.items()},
         "vq_10": {"kind": "vq", "size": 1024, "width": 8},
@@ -268,6 +284,7 @@ def _pictures(look: dict[str, Any], length: int, size: tuple[int, int] = (32, 32
     }
     plain, latent = recipe("tokenizer_scenes"), recipe("tokenizer_scenes_kl")
     here = {"sources": {"pictures": look}, "valid": {}, "length": length, "sample_size": size}
+    here |= {"steps": steps, "every": steps}
     nets, arms = {"of_kl": replace(latent, name="of_kl", **here)}, {"raw_8": _raw(8), "raw_4": _raw(4)}
     flow = {**FLOW, "prediction": "v"}
     arms["kl"] = transfusion.model(small_trunk(5), nets={"from": "recipe:of_kl"}, flow=flow, picture_weight=3.0)
@@ -276,5 +293,5 @@ def _pictures(look: dict[str, Any], length: int, size: tuple[int, int] = (32, 32
         codec = {**pictures.codec, "quantizer": quantizer}
         streams = {**plain.model.streams, "pictures": replace(pictures, codec=codec)}
         nets[f"of_{name}"] = replace(plain, name=f"of_{name}", model=replace(plain.model, streams=streams), **here)
-        arms[name] = showo.model(small_trunk(5), nets={"from": f"recipe:of_{name}"})
+        arms[name] = showo.model(small_trunk(5), nets={"from": f"recipe:of_{name}"}, picture_weight=3.0)
     return arms, nets

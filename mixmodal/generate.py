@@ -308,6 +308,8 @@ def _make(model: Model, request: Request, tracks: list[_Track], rng: torch.Gener
     head = writer.head if request.through is None else request.through(writer.head)
     made = yield from _sample(model, writer, writer.objective.sampler(writer.codec, head, grid, ask), tracks)
     part = writer.codec.decode(made, grid, part)
+    if part.known is not None:  # it is finished: whoever puts it into another document means it as it is
+        part = replace(part, known=None)
     if more:
         reader = model.reader(part.medium) if writer.objective.needs_copy else writer
         copy = reader.codec.encode(part) if writer.objective.needs_copy else None

@@ -55,7 +55,7 @@ def to_noise(
     paths = [_path(model, document) for document in documents]
     values = [_begun(path, start, rng) for path in paths]
     with narrowed(model, dtype):
-        noise = _run(model, paths, values, torch.linspace(start, 0, steps + 1), solver, dtype)
+        noise = _run(model, paths, values, _times(paths, start, steps).flip(0), solver, dtype, _near(paths, start))
     if not all(np.abs(n).max() < BOUND for n in noise):
         hint = "begin where training is at home, with start=0.9 for one" if start == 1 else "take a smaller start"
         raise ValueError(f"the way to noise from t = {start:g} has no bounds in this model: {hint}, or more steps")
@@ -75,19 +75,31 @@ def from_noise(
 ) -> list[Document]:
     """The documents, their last part made from such values at t = 0; from where their way began, by one step."""
     paths = [_path(model, document) for document in documents]
-    times = torch.linspace(0, start, steps + 1)
+    times = _times(paths, start, steps)
     if start < 1:
         times = torch.cat((times, torch.ones(1)))
     with narrowed(model, dtype):
-        made = _run(model, paths, noise, times, solver, dtype)
+        made = _run(model, paths, noise, times, solver, dtype, _near(paths, start))
     return [
         replace(d, parts=(*d.parts[:-1], p.stream.codec.decode(values, p.grid, d.parts[-1])))
         for d, p, values in zip(documents, paths, made, strict=True)
     ]
 
 
+def _times(paths: list[Path], start: float, steps: int) -> Tensor:
+    """Times from noise to `start`."""
+    return paths[0].stream.objective.begun(torch.linspace(0, start, steps + 1))
+
+
+def _near(paths: list[Path], start: float) -> float:
+    """What is divided by at least: on a way that ends at the data itself there is no noise left to divide by."""
+    objective = paths[0].stream.objective
+    return objective.config.clamp if start == 1 else objective.nearest
+
+
 def _path(model: Model, document: Document) -> Path:
-    part = document.parts[-1]
+    part = replace(document.parts[-1], wanted=True, known=None)
+    document = replace(document, parts=(*document.parts[:-1], part))
     stream = model.writer(part.medium)
     if not hasattr(stream.objective, "velocity"):
         raise ValueError(
@@ -110,7 +122,13 @@ def _begun(path: Path, start: float, rng: torch.Generator | None) -> np.ndarray:
 
 
 def _run(
-    model: Model, paths: list[Path], values: Several[np.ndarray], times: Tensor, solver: str, dtype: torch.dtype
+    model: Model,
+    paths: list[Path],
+    values: Several[np.ndarray],
+    times: Tensor,
+    solver: str,
+    dtype: torch.dtype,
+    near: float,
 ) -> list[np.ndarray]:
     """Values of every path at the last of the times."""
     solvers = [SOLVERS[solver](torch.from_numpy(np.asarray(v, np.float32)), times) for v in values]
@@ -130,7 +148,7 @@ def _run(
             end = len(sequences[number])
             objective = path.stream.objective
             found = objective.velocity(
-                path.stream.codec, hidden[number, end - len(run) : end], run, asked[number][0], objective.config.clamp
+                path.stream.codec, hidden[number, end - len(run) : end], run, asked[number][0], near
             )
             try:
                 asked[number] = solvers[number].send(found)

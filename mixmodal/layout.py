@@ -66,7 +66,8 @@ def lay_out(
             public = shown or not stream.objective.needs_copy
         if shown:
             reader = model.reader(part.medium)
-            copy = grid if reader is stream else reader.codec.encode(part)
+            whole = part if part.known is None else replace(part, known=None)
+            copy = grid if reader is stream and whole is part else reader.codec.encode(whole)
             runs.append(reader.objective.show(reader.name, reader.codec, copy, origin))
         if len(runs[-1]):  # a tokenizer may make nothing of a text
             origin = after(runs[-1])

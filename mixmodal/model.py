@@ -64,6 +64,12 @@ class Model(nn.Module):
         self.streams = nn.ModuleDict(
             {name: Stream(name, stream, config.trunk.width) for name, stream in config.streams.items()}
         )
+        for name, stream in self.streams.items():
+            if stream.role != "read" and getattr(stream.objective, "clockless", False) and not config.trunk.adaptive:
+                raise ValueError(
+                    f"{name} is told the time by the trunk, which is not adaptive: set trunk.adaptive=true, or its"
+                    " objective.time=add"
+                )
         joint = [s.head for s in self.streams.values() if getattr(s.head, "joint", False)]
         for head in joint:  # one softmax over what all of them may say
             head.beside = [other for other in joint if other is not head]

@@ -41,7 +41,7 @@ class Image:
     """A picture: uint8 `pixels` [height, width, 3], or only the `size` (height, width) of one to be drawn.
 
     `known` is a boolean mask [height, width] over the values of a wanted picture: where it is true the
-    values of `pixels` are kept exactly, shown clean, and free of loss.
+    values of `pixels` are kept exactly, and free of loss; a finished picture has none.
     """
 
     pixels: np.ndarray | None = None

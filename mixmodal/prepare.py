@@ -69,6 +69,11 @@ def prepare(recipe: Recipe, device: str | None = None, ranks: Ranks = ALONE) -> 
     too_large = int(cost.bytes > 0.9 * memory(device))
     if ranks.count > 1 and any(large for (large,) in ranks.told([too_large])):  # each has counted rows of its own
         ranks = replace(ranks, shard=True)
+    if recipe.optim.settle >= 1 and (late := [n for n, s in model.streams.items() if getattr(s.objective, "late", 0)]):
+        raise ValueError(
+            f"{late[0]} learns against a judge once the run has settled, and optim.settle is {recipe.optim.settle:g}:"
+            " set optim.settle=0.7, or objective.adversary=0"
+        )
     if ranks.shard and recipe.optim.settle < 1:
         raise ValueError(
             f"optim.settle is {recipe.optim.settle:g}, but a model in shards cannot rest in part: set optim.settle=1,"

@@ -98,6 +98,7 @@ def test_raw_patches_carry_all_bits_and_a_low_rank_does_not():
     whole, lossy = audit("noise", documents(), {"raw": (made("lossless"), {}), "low": (low, {})}).rows[3:]
     assert whole.exact and whole.capacity == 8 * 192 and whole.tokens == 4
     assert not lossy.exact and lossy.name == "low, rank 5 of 48"
+    assert lossy.capacity == 8 * 5 * 4 and 0 < lossy.psnr < 30
 
 
 def test_worlds_tell_how_many_pictures_are_still_read():

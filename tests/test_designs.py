@@ -25,8 +25,10 @@ from mixmodal.designs import showo, tokenizer
 from mixmodal.generate import generate
 from mixmodal.kinds import kind_of, kinds
 from mixmodal.model import Model
+from mixmodal.objectives import Ask
 from mixmodal.objectives.masked import SCHEDULES
 from mixmodal.parts import Document, Image, Text
+from mixmodal.sampling import Settings
 from mixmodal.scans import SCANS, scan
 from mixmodal.sequence import collate, pack
 from mixmodal.train import train
@@ -188,6 +190,32 @@ def test_known_pixels_stay_as_they_are(cell):
     assert np.array_equal(filled[:, :half], true[:, :half]) and not np.array_equal(filled[:, half:], true[:, half:])
 
 
+def test_what_is_learned_where_pixels_are_not_known_is_what_is_there(cell):
+    """And what is known says nothing of it."""
+    model = made(cell)
+    if not draws(model):
+        pytest.skip("it draws nothing")
+    n, codec = side(model), model.writer("image").codec
+    pixels = picture(3, n, n).pixels
+    known = np.zeros((n, n), bool)
+    known[:, : n // 2] = True
+    part, other = Image(pixels, known=known), Image(np.where(known[..., None], pixels, 255 - pixels), known=known)
+    grid, else_, whole = codec.encode(part), codec.encode(other), codec.encode(Image(pixels))
+    assert grid.known.any() and not grid.known.all()
+    assert np.array_equal(grid.values[~grid.known], whole.values[~grid.known])
+    assert np.array_equal(grid.values[grid.known], else_.values[grid.known])
+
+
+def test_a_filled_picture_is_finished_and_is_not_made_again(cell):
+    model = made(cell)
+    if not draws(model):
+        pytest.skip("it draws nothing")
+    filled = generate(model, requests(model))[-1].parts[-1]
+    assert filled.known is None
+    again = generate(model, [replace(asked(Text("a"), filled, key=4), seed=9)])[0].parts[-1]
+    assert np.array_equal(again.pixels, filled.pixels)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("kind", SCANS)
 def test_codes_drawn_one_by_one_are_the_likeliest_of_the_whole_picture(kind, monkeypatch):
@@ -253,6 +281,22 @@ def test_a_later_block_never_changes_what_is_predicted_of_an_earlier_one():
     assert first > 2 and len(one) == len(two)
     close(one[:first], two[:first])
     assert not torch.equal(one, two)
+
+
+@torch.no_grad()
+def test_the_block_in_which_a_text_ends_is_seen_by_what_follows(monkeypatch):
+    model = made("llada blocks")
+    stream, end = model.writer("text"), model.speaker.codec.end
+    tokens = torch.tensor([7, end, 8, 8])
+    monkeypatch.setattr(stream.head, "draw", lambda hidden, *_: (tokens, torch.ones(4)))
+    ask = Ask(Settings(steps=1), torch.Generator(), [], [end], False)
+    sampler, kept = stream.objective.sampler(stream.codec, stream.head, stream.codec.grid([]), ask), []
+    block = next(sampler)
+    with pytest.raises(StopIteration) as ended:
+        while True:
+            kept += [block.run.embed["values"].tolist()] if block.keep else []
+            block = sampler.send([torch.zeros(len(block.run), TRUNK.width)])
+    assert kept == [tokens.tolist()] and np.array_equal(ended.value.value, tokens.numpy())
 
 
 @torch.no_grad()

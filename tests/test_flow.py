@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import mixed_documents, picture, small_model
 
+from mixmodal.generate import Request, generate
 from mixmodal.interpolant import PREDICTIONS, TimeLaw, draw_times, mix, sampling_times, to_velocity
 from mixmodal.objectives import Ask, Lay
 from mixmodal.objectives.flow import CLEAN, CLOCK, LEVELS, NOISY, Config
@@ -269,7 +270,7 @@ def slow_loss(stream, hidden, grid, run, known=None):
             elif config.prediction == "asym":
                 error = apart[c]
             else:
-                error = (point - guess) / max(t, config.clamp) - (data - noise)
+                error = (noise - guess) / max(t, config.clamp)
             errors.append(error**2)
         rows.append(sum(errors) / len(errors) if errors else 0.0)
     return rows
@@ -295,14 +296,48 @@ def test_the_loss_is_the_slow_obvious_formula_with_padding_and_known_pixels(flow
     assert float(total) == pytest.approx(0.25 * sum(expected), rel=2e-3)
 
 
-def test_known_values_are_shown_clean_and_padding_is_no_part_of_the_loss():
-    model = small_model()
+@torch.no_grad()
+@pytest.mark.parametrize("t", [0.01, 0.5])
+def test_the_noise_that_was_added_has_no_error_at_any_time(t, monkeypatch):
+    model = small_model(flow={"prediction": "noise"})
+    stream, grid, runs = laid(model, Image(picture(0).pixels), times=(t,))
+    fields = {name: torch.from_numpy(np.asarray(values)) for name, values in runs[0].predict.items()}
+    noise = (fields["values"] - t * fields["targets"]) / (1 - t)
+    monkeypatch.setattr(stream.codec, "read", lambda hidden, fields: noise)
+    assert stream.objective.errors(stream.codec, torch.zeros(len(noise), 64), fields).max() < 1e-6
+
+
+def test_a_clock_in_a_trunk_that_has_none_is_refused():
+    with pytest.raises(ValueError, match=r"patches is told the time by the trunk, .* trunk.adaptive=true"):
+        small_model(flow={"time": "trunk"})
+
+
+@torch.no_grad()
+def test_what_is_known_is_kept_where_it_is_shown_clean_and_costs_one_pass_a_step(monkeypatch):
+    model = small_model(flow={"known": "clean"})
+    known = np.zeros((8, 8), bool)
+    known[:, :4] = True
+    part, shown, noisy = Image(picture(0).pixels, known=known), [], model.streams["patches"].objective.noisy
+    monkeypatch.setattr(model.streams["patches"].objective, "noisy", lambda *a: shown.append(noisy(*a)) or shown[-1])
+    made = generate(model, [Request(Document((part,)), Settings(steps=3, guidance=1.0))])[0].parts[-1]
+    grid = model.streams["patches"].codec.encode(part)
+    assert len(shown) == 3 and np.array_equal(made.pixels[:, :4], part.pixels[:, :4])
+    assert all(np.array_equal(run.embed["values"][grid.known], grid.values[grid.known]) for run in shown)
+    with pytest.raises(ValueError, match="steps are Euler's"):
+        settings = Settings(steps=2, solver="heun")
+        generate(small_model(), [Request(Document((part,)), settings)])
+
+
+@pytest.mark.parametrize("kind", ["noisy", "clean"])
+def test_known_values_are_shown_as_the_option_says_and_are_no_part_of_the_loss(kind):
+    model = small_model(flow={"known": kind})
     known = np.zeros((8, 8), bool)
     known[2:5] = True
     part = Image(picture(0).pixels, known=known)
     _, grid, runs = laid(model, part, times=(0.1,))
     shown, mask = runs[0].embed["values"], grid.known
-    assert np.array_equal(shown[mask], grid.values[mask]) and not np.isclose(shown[~mask], grid.values[~mask]).all()
+    assert np.array_equal(shown[mask], grid.values[mask]) == (kind == "clean")
+    assert not np.isclose(shown[~mask], grid.values[~mask]).all()
     assert np.array_equal(runs[0].predict["counted"] == 0, mask)
 
 

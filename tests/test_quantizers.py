@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from mixmodal.parallel import ALONE
-from mixmodal.quantizers import use_of
+from mixmodal.quantizers import lfq, use_of
 
 MADE = {
     "vq": {"width": 4, "size": 64},
@@ -191,3 +191,16 @@ def test_what_a_skipped_step_saw_is_forgotten():
     quantizer.moved(ALONE, True)
     assert quantizer.book.isfinite().all()
     assert float(quantizer.count.sum()) == pytest.approx(0.99 * float(before.sum()) + 0.01 * 50, rel=1e-5)
+
+
+@pytest.mark.parametrize(("anneal", "until"), [(0.5, 0.5), (3.0, 0.5), (3.0, 0.0)])
+def test_the_weight_of_the_entropy_moves_to_its_end_and_stays(anneal, until):
+    quantizer, z = lfq.build(lfq.Config(bits=4, anneal=anneal, until=until)), torch.randn(8, 4)
+    losses = [float(quantizer(z, progress).losses["entropy"]) for progress in (0.0, until / 2, until, 1.0)]
+    began = anneal if until else 1.0
+    assert losses == pytest.approx([losses[3] * share for share in (began, (began + 1) / 2, 1, 1)], rel=1e-5)
+
+
+def test_bits_that_norming_settles_are_refused():
+    with pytest.raises(ValueError, match="take 3 or more, or normed=false"):
+        lfq.build(lfq.Config(bits=2))

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import RECIPE, hasten, quiet
+from test_designs import made
+from tiny import RECIPE, hasten, own_pictures, quiet
 
 from mixmodal.api import load
 from mixmodal.data import make_source
@@ -17,6 +18,7 @@ from mixmodal.designs import tokenizer
 from mixmodal.features import RandomFeatures
 from mixmodal.judge.suites import Exam, examine
 from mixmodal.parts import Image
+from mixmodal.prepare import prepare
 from mixmodal.recipes import recipe
 from mixmodal.similarity import edge_energy, ms_ssim, psnr, ssim
 from mixmodal.train import read_metrics, train
@@ -83,6 +85,23 @@ def test_a_saved_tokenizer_gives_back_parts_of_any_size_and_is_judged(tmp_path, 
 def test_a_model_without_a_tokenizer_is_not_judged_as_one(model):
     with pytest.raises(ValueError, match="this model has no tokenizer"):
         examine("reconstruction", Exam(model, {}, 2))
+
+
+def test_a_design_is_judged_by_its_tokenizer_on_as_many_pictures_as_there_are(tmp_path):
+    own_pictures(tmp_path / "mine")
+    model = made("showo")
+    spec = {"kind": "folder", "path": str(tmp_path / "mine"), "size": 16}
+    scores = examine("reconstruction", Exam(model, {"sources": {"mine": spec}}, 50))
+    assert scores["asked"] == 1 and scores["psnr"] > 3  # one of six is held out
+    with pytest.raises(ValueError, match="does not say what it learned from"):
+        examine("reconstruction", Exam(model, {}, 2))
+
+
+def test_a_judge_that_would_never_be_asked_is_refused():
+    losses = {"adversary": 0.1}
+    late = replace(small("none"), model=tokenizer.model(codec=NETS, losses=losses))
+    with pytest.raises(ValueError, match=r"once the run has settled.*set optim.settle=0.7"):
+        prepare(late)
 
 
 def test_sizes_that_cannot_be_halved_are_refused():

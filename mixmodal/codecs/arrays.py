@@ -208,8 +208,24 @@ class Codec(Patches):
 
     def embedding_rank(self) -> int:
         """The column rank of the patch embedding: lossless where it equals the number of values of a patch."""
+        return int(torch.linalg.matrix_rank(self._matrix()))
+
+    def embedded(self, values: np.ndarray) -> np.ndarray:
+        """What of the values of patches lies in the embedding's row space: all that can be told from it.
+
+        Shapes:  [N, C] -> [N, C].
+        """
+        matrix = self._matrix()
+        return (
+            (torch.from_numpy(values).double().to(matrix) @ matrix.T @ torch.linalg.pinv(matrix).T)
+            .float()
+            .cpu()
+            .numpy()
+        )
+
+    def _matrix(self) -> Tensor:
         matrix = self.into.detach().double()
-        return int(torch.linalg.matrix_rank(matrix if self.low is None else matrix @ self.low.detach().double()))
+        return matrix if self.low is None else matrix @ self.low.detach().double()
 
 
 @cache

@@ -195,16 +195,20 @@ class Codec(nn.Module):
             self.mean.lerp_(total / number, share)
             self.square.lerp_(square / number, share)
 
-    @torch.no_grad()
     def latents(self, part: Any) -> np.ndarray:
-        """The vectors of a part, fp32, those of no quantizer normed. What is not `known` is greyed before.
+        """The vectors of a part, fp32, those of no quantizer normed. Known ones are told nothing of what is not known.
 
         Shapes:  -> [1, h, w, vector].
         """
-        array = part.array()[0]
-        if part.known is not None:
-            seen = array[part.known]
-            array = np.where(part.known[..., None], array, seen.mean(0) if len(seen) else np.float32(0))
+        array, known = part.array()[0], self.known(part)
+        if known is None:
+            return self._latents(array)
+        seen = array[part.known]
+        greyed = np.where(part.known[..., None], array, seen.mean(0) if len(seen) else np.float32(0))
+        return np.where(known[..., None], self._latents(greyed), self._latents(array))
+
+    @torch.no_grad()
+    def _latents(self, array: np.ndarray) -> np.ndarray:
         picture = torch.from_numpy(np.ascontiguousarray(self._padded(array).transpose(2, 0, 1), np.float32))[None]
         found = self.vectors(picture.to(self.device)).float()[:, : self.vector].movedim(1, -1)
         if self.quantizer is None:

@@ -38,6 +38,7 @@ class Row:
     """One way to hold the pictures.
 
     `exact` says that they come back to the bit; where not, `psnr` says how near, `read` how many a judge still reads.
+    Of patches through a matrix of lower rank what it drops is counted as 8 bits for each number.
     Units:   bits a picture: `capacity` of codes of fixed length, `tokens` times `bits_each`; `ideal` as told by a law
              (of a model; or of how often each number of a code occurs here, known for nothing); `coded` what a coder
              spent, decoded again.
@@ -188,8 +189,11 @@ def _rows(name: str, model: Model, about: dict, parts: list[Image], readers: lis
         rank, size = codec.embedding_rank(), codec.size
         grids = [codec.encode(part) for part in parts]
         tokens = sum(len(grid.values) for grid in grids) / count
-        whole = f"{name}, rank {rank} of {size}"
-        yield Row(whole, rank == size, tokens, 8.0 * size, capacity=8 * size * tokens)
+        whole, near = f"{name}, rank {rank} of {size}", {}
+        if rank < size:  # as many numbers are left of a patch, and what can be told from them
+            back = [codec.decode(codec.embedded(g.values), g, part) for g, part in zip(grids, parts, strict=True)]
+            near = _near(parts, back, readers)
+        yield Row(whole, rank == size, tokens, 8.0 * rank, capacity=8 * rank * tokens, **near)
         return
     latents, back = [nets.latents(part) for part in parts], [nets.rebuilt(part) for part in parts]
     positions = sum(found[..., 0].size for found in latents) / count

@@ -8,7 +8,7 @@ import resource
 import statistics
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from mixmodal.data import make_mixture
 from mixmodal.data.loading import shares_at
 from mixmodal.data.mixing import readable
 from mixmodal.judge.suites import Exam
-from mixmodal.optim import has_settled
+from mixmodal.optim import has_settled, make_optimizers
 from mixmodal.parts import Document
 from mixmodal.prepare import Run, made, prepare
 
@@ -36,7 +36,7 @@ TIMED = 3  # parts made one after the other, of which the median time is told
 class StepCost:
     """What one step takes on average over a training.
 
-    Units:   `flops` of the products in it (2 a multiplication), encoding included.
+    Units:   `flops` of the products in it (2 a multiplication), encoding and those of the optimizer included.
     """
 
     flops: float
@@ -109,17 +109,19 @@ def _attention(q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
 def step_cost(recipe: Recipe) -> StepCost:
     """The cost of a step of this recipe, from a few batches of its own data."""
     run = prepare(recipe)
+    optimizers = make_optimizers(run.model.groups(), replace(recipe.optim, matrix_rate=0.0, filter_rate=0.0, rate=0.0))
     flops = []
     for number in range(BATCHES):
         progress = (number + 0.5) / BATCHES
         with counter() as count:
             batch = run.loader.next(progress).to(run.device)
-            _gradients(run, batch, has_settled(int(progress * recipe.steps), recipe.steps, recipe.optim))
+            _step(run, batch, optimizers, has_settled(int(progress * recipe.steps), recipe.steps, recipe.optim))
         flops.append(count.get_total_flops())
     return StepCost(statistics.fmean(flops), sum(p.numel() for p in run.model.parameters()))
 
 
-def _gradients(run: Run, batch: Any, settled: bool) -> None:
+def _step(run: Run, batch: Any, optimizers: dict[str, torch.optim.Optimizer], settled: bool) -> None:
+    """A step at rates of 0."""
     weights = run.model.weights()
     found = run.model.losses(batch, run.recipe.path, run.dtype, settled)
     total = sum(
@@ -128,6 +130,8 @@ def _gradients(run: Run, batch: Any, settled: bool) -> None:
         if value.requires_grad
     )
     total.backward()
+    for optimizer in optimizers.values():
+        optimizer.step()
     run.model.zero_grad(set_to_none=True)
 
 

@@ -14,10 +14,12 @@ from mixmodal.parts import Document, Image, Text
 
 
 def examine(exam: Exam) -> dict[str, Any]:
-    """Rates of words read and written rightly: held-out words, and held-out words in the held-out font."""
-    spec = {**exam.source("glyphs"), **exam.options}
-    wanted = spec.pop("splits", "heldout font").split()
-    world = make_source({**spec, "split": "heldout"})
+    """Rates of words read and written rightly: held-out words, and held-out words in the held-out font.
+
+    What is written and copied may be of another level than what is read, the option `writes`.
+    """
+    spec, wanted = _asked(exam)
+    world, easier = _worlds(spec)
     scores: dict[str, Any] = {"level": world.level.name, "size": list(world.picture)}
     for split, prefix in (("heldout", ""), ("font", "heldout_font.")):
         if split not in wanted:
@@ -37,14 +39,18 @@ def examine(exam: Exam) -> dict[str, Any]:
             )
         if split == "font" or not exam.makes(Image.medium):
             continue  # a prompt does not name the font, so writing is asked once
+        if easier is not world:
+            scores["writes"] = easier.level.name
+            glyphs = [easier.draw(rng, split) for _ in range(exam.n)]
+            words, pictures = [glyph.word for glyph in glyphs], [easier.render(glyph) for glyph in glyphs]
         asked = [
-            Document((Text(world.caption(glyph)), Image(picture)))
+            Document((Text(easier.caption(glyph)), Image(picture)))
             for picture, glyph in zip(pictures, glyphs, strict=True)
         ]
         scores |= _written(exam, asked, words, "text_to_image")
         if _copies(exam):
             asked = [
-                Document((Image(picture, wanted=False), Text(world.copying(glyph), wanted=False), Image(picture)))
+                Document((Image(picture, wanted=False), Text(easier.copying(glyph), wanted=False), Image(picture)))
                 for picture, glyph in zip(pictures, glyphs, strict=True)
             ]
             scores |= _written(exam, asked, words, "image_to_image")
@@ -53,11 +59,22 @@ def examine(exam: Exam) -> dict[str, Any]:
 
 def questions(exam: Exam) -> list[Document]:
     """Documents that end in a word to write."""
-    spec = {**exam.source("glyphs"), **exam.options}
-    spec.pop("splits", None)
-    world, rng = make_source({**spec, "split": "heldout"}), np.random.default_rng([exam.seed, 5])
+    world, rng = _worlds(_asked(exam)[0])[1], np.random.default_rng([exam.seed, 5])
     drawn = [world.draw(rng, "heldout") for _ in range(exam.n)]
     return [Document((Text(world.caption(thing)), Image(world.render(thing)))) for thing in drawn]
+
+
+def _asked(exam: Exam) -> tuple[dict[str, Any], list[str]]:
+    """What is asked about, and the splits."""
+    spec = {**exam.source("glyphs"), **exam.options}
+    return spec, spec.pop("splits", "heldout font").split()
+
+
+def _worlds(spec: dict[str, Any]) -> tuple[Any, Any]:
+    """The world that is read and the one that is written."""
+    writes = spec.pop("writes", None)
+    world = make_source({**spec, "split": "heldout"})
+    return world, world if writes is None else make_source({**spec, "level": writes, "split": "heldout"})
 
 
 def _written(exam: Exam, asked: list[Document], words: list[str], name: str) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from mixmodal.data import make_source
+from mixmodal.data import make_source, options_of, source_class
+from mixmodal.data.mixing import readable
 from mixmodal.features import RandomFeatures
 from mixmodal.judge.audit import coded, entropy, joined
 from mixmodal.judge.suites import Exam
@@ -24,9 +25,9 @@ def examine(exam: Exam) -> dict[str, Any]:
     """Means over `exam.n` held-out pictures; `edges` is their energy over that of the true ones.
 
     Limits:  pictures of one size, which a position of the codec divides.
-    Units:   dB of PSNR; `bits_per_pixel` of codes of fixed length; `coded` as an arithmetic coder spends them that
-             learns as it goes how often each number of a code occurs, `ideal` if that were known for nothing; of
-             numbers that are not quantized, 32 bits each.
+    Units:   `asked` pictures, fewer than n where there are no more; dB of PSNR; `bits_per_pixel` of codes of fixed
+             length; `coded` as an arithmetic coder spends them that learns as it goes how often each number of a code
+             occurs, `ideal` if that were known for nothing; of numbers that are not quantized, 32 bits each.
     Raises:  ValueError for a model without a tokenizer.
     """
     codec = _codec(exam)
@@ -38,34 +39,50 @@ def examine(exam: Exam) -> dict[str, Any]:
     }
     if min(made.shape[2:]) > 160:
         found["ms_ssim"] = ms_ssim(made, true)
-    scores: dict[str, Any] = {name: float(each.mean()) for name, each in found.items()}
+    scores: dict[str, Any] = {"asked": len(made)} | {name: float(each.mean()) for name, each in found.items()}
     scores["edges"] = float(edge_energy(made).mean() / edge_energy(true).mean())
     return scores | _cost(codec, codes)
 
 
 def _codec(exam: Exam) -> Any:
     for stream in exam.model.streams.values():
-        if hasattr(stream.codec, "rebuilt"):
-            return stream.codec
+        for codec in (stream.codec, getattr(stream.codec, "nets", None)):
+            if hasattr(codec, "rebuilt"):
+                return codec
     raise ValueError("this model has no tokenizer: take one that `mixmodal train tokenizer_vq` made, or its like")
 
 
 def _rebuilt(exam: Exam, codec: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """Pictures as they come back, as they were, and the codes between."""
-    kinds = [spec["kind"] for spec in exam.about.get("sources", {}).values()]
-    source = make_source({**exam.source(kinds[0]), "split": "heldout", **exam.options})
+    source = _source(exam)
     device = next(exam.model.parameters()).device
     made, true, codes = [], [], []
-    for first in range(0, exam.n, BATCH):
-        numbers = range(first, min(exam.n, first + BATCH))
-        drawn = [source.document(i, np.random.default_rng([exam.seed, i])) for i in numbers]
-        arrays = [next(part for part in d.parts if isinstance(part, Image)).array()[0] for d in drawn]
+    drawn = readable(source, range(exam.n), exam.seed)
+    shown = [part for d in drawn if (part := next((p for p in d.parts if isinstance(p, Image)), None)) is not None]
+    if not shown:
+        raise ValueError(f"there are no held-out pictures in {source.name}: name others with --set, as kind=kodak24")
+    for first in range(0, len(shown), BATCH):
+        arrays = [part.array()[0] for part in shown[first : first + BATCH]]
         pictures = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).to(device)
         back, found, _ = codec(pictures)
         made.append(back.float().clamp(-1, 1).cpu())
         true.append(pictures.cpu())
         codes.append(None if found is None else found.cpu())
     return torch.cat(made), torch.cat(true), None if codes[0] is None else torch.cat(codes)
+
+
+def _source(exam: Exam) -> Any:
+    """What the model's training drew pictures from, held out; or what the options say."""
+    kinds = (
+        [exam.options["kind"]]
+        if "kind" in exam.options
+        else [s["kind"] for s in exam.about.get("sources", {}).values()]
+    )
+    if not kinds:
+        raise ValueError("this model does not say what it learned from: name pictures with --set, as kind=kodak24")
+    spec = {**exam.source(kinds[0]), **exam.options}
+    fields = options_of(source_class(spec["kind"]))
+    return make_source({"split": "heldout", **spec} if fields is None or "split" in fields else spec)
 
 
 def _cost(codec: Any, codes: torch.Tensor | None) -> dict[str, Any]:

@@ -32,8 +32,9 @@ class Config:
     """Options of flow.
 
     Units:   `clamp` bounds 1 - t from below in the loss weight, `copies` noise levels are trained per part and visit,
-             `noise_scale` is the standard deviation of the noise where the values span [-1, 1]; `rounds` is how often
-             each step is taken where some values are known (Lugmayr et al. 2022, arXiv:2201.09865); `rank` is in how
+             `noise_scale` is the standard deviation of the noise where the values span [-1, 1]; where some values are
+             `known` they are as "noisy" as the others and each step is taken `rounds` times (Lugmayr et al. 2022,
+             arXiv:2201.09865), which wants no training with any, or "clean" for who trains with them; `rank` is in how
              many directions, the smoothest of a patch, the prediction "asym" is of the velocity; the error of the
              `loss` is that of the velocity, or of the prediction itself (of noise, that of Ho et al. 2020).
     """
@@ -47,6 +48,7 @@ class Config:
     copies: int = 1
     time: str = "add"
     rounds: int = 4
+    known: str = "noisy"
 
     def __post_init__(self) -> None:
         if self.prediction not in PREDICTIONS:
@@ -55,18 +57,21 @@ class Config:
             raise ValueError(f"loss is {self.loss!r}: take velocity, or prediction for one that is not asym")
         if self.time not in ("add", "token", "trunk"):
             raise ValueError(f"time is {self.time!r}: take add, token, or trunk for one that is adaptive")
+        if self.known not in ("noisy", "clean"):
+            raise ValueError(f"known is {self.known!r}: take noisy or clean")
 
 
 class Objective(nn.Module):
     """Noisy copies in private two-way groups; the prediction stands where the noise stood."""
 
     needs_copy = True
+    nearest = NEAREST
 
     def __init__(self, config: Config, width: int) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.clockless = config, config.time == "trunk"
         self.kind = nn.Parameter(torch.randn(3, width) * 0.3)
-        if config.time != "trunk":
+        if not self.clockless:
             self.clock_in = nn.Parameter(torch.randn(width, 64) * 64**-0.5)
             self.clock_out = nn.Parameter(torch.randn(width, width) * (0.5 * width**-0.5))
 
@@ -106,8 +111,8 @@ class Objective(nn.Module):
         return Run(stream, fields, codec.coords(grid) + np.float32(origin), two_way=True)
 
     def noisy(self, stream: str, codec: Any, grid: Grid, noisy: np.ndarray, t: float) -> Run:
-        """A private run of noisy values at the time `t`, counted from where the part begins; what is known is clean."""
-        if grid.known is not None:
+        """A private run of noisy values at the time `t`, counted from where the part begins."""
+        if grid.known is not None and self.config.known == "clean":
             noisy = np.where(grid.known, grid.values, noisy)
         fields, kind = codec.fields(Grid(noisy, grid.cells, grid.size)), np.full(len(noisy), NOISY)
         coords = codec.coords(grid)
@@ -178,10 +183,13 @@ class Objective(nn.Module):
         if self.config.loss == "prediction":
             error = predicted - {"x": fields["targets"], "v": true, "noise": noisy_NC - t_N1 * true}[asked]
         else:
-            if asked in ("x", "asym"):  # the clamp bounds the weight of its error; otherwise the velocity is exact
-                bounded = to_velocity(fields["targets"], noisy_NC, t_N1, "x", clamp=self.config.clamp)
+            clamp = self.config.clamp  # bounds the weight of the error of what it divides; the velocity itself is exact
+            if asked in ("x", "asym"):
+                bounded = to_velocity(fields["targets"], noisy_NC, t_N1, "x", clamp=clamp)
                 true = replaced(bounded, true, self._basis(codec, true)) if asked == "asym" else bounded
-            error = self._implied(codec, predicted, noisy_NC, t_N1, self.config.clamp) - true
+            elif asked == "noise":
+                true = to_velocity(noisy_NC - t_N1 * true, noisy_NC, t_N1, "noise", clamp=clamp)
+            error = self._implied(codec, predicted, noisy_NC, t_N1, clamp) - true
         square = error.square() * fields["counted"]
         return square.sum(1) / fields["counted"].sum(1).clamp(min=1)
 
@@ -208,12 +216,14 @@ class Objective(nn.Module):
         """The values at the end of the path; where `grid.known`, they are kept exactly."""
         settings = ask.settings
         x = torch.randn(grid.values.shape, generator=ask.rng) * self.config.noise_scale
-        times = sampling_times(settings.steps, settings.shift)
-        if self.config.prediction == "noise":
-            times[0] = min(FIRST, float(times[1]) / 2)
-        if grid.known is None:
+        times = self.begun(sampling_times(settings.steps, settings.shift))
+        if grid.known is None or self.config.known == "clean":
             x = yield from self._path(codec, grid, ask, x, times)
-            return x.numpy()
+            return x.numpy() if grid.known is None else np.where(grid.known, grid.values, x.numpy())
+        if settings.solver != "euler":
+            raise ValueError(
+                f"solver is {settings.solver!r}, but where some values are known steps are Euler's: take it"
+            )
         known, true = torch.from_numpy(grid.known), torch.from_numpy(grid.values)
         for now, then in zip(times[:-1], times[1:], strict=True):
             for again in range(self.config.rounds):
@@ -221,16 +231,22 @@ class Objective(nn.Module):
                 if again:  # back by the step just taken: what is made and what is known come to agree
                     share = now / then
                     x = share * x + ((1 - now) ** 2 - (share * (1 - then)) ** 2).clamp(min=0).sqrt() * noise
-                # as noisy as all else: in training nothing is clean where its neighbours are not
+                # as noisy as all else, as in training
                 x = torch.where(known, mix(true, noise, now), x)
                 x = yield from self._path(codec, grid, ask, x, torch.stack((now, then)))
         return torch.where(known, true, x).numpy()
+
+    def begun(self, times: Tensor) -> Tensor:
+        """Times from 0 on, the first where sampling begins: who predicts noise is told nothing of the data at 0."""
+        if self.config.prediction != "noise":
+            return times
+        return torch.cat((torch.clamp(times[1:2] / 2, max=FIRST), times[1:]))
 
     def _path(
         self, codec: Any, grid: Grid, ask: Ask, x: Tensor, times: Tensor
     ) -> Generator[Block, list[Tensor], Tensor]:
         """Where the flow takes `x` from the first of the times to the last."""
-        settings, bare = ask.settings, Grid(grid.values, grid.cells, grid.size)
+        settings, bare = ask.settings, Grid(grid.values, grid.cells, grid.size, None, grid.known)
         if settings.solver not in SOLVERS:
             raise ValueError(unknown(f"solver {settings.solver!r}", settings.solver, SOLVERS))
         solver = SOLVERS[settings.solver](x, times)

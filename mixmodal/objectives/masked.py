@@ -62,6 +62,7 @@ class Objective(nn.Module):
         super().__init__()
         self.config = config
         self.needs_copy = not config.block  # blocks leave their own behind
+        self.bounds = config.fair  # whether the loss bounds the likelihood
         self.kind = nn.Parameter(torch.randn(3, width) * 0.5)
 
     def lay(self, stream: str, codec: Any, grid: Grid, lay: Lay) -> list[Run]:
@@ -148,10 +149,10 @@ class Objective(nn.Module):
         for number in range(len(pieces) if pieces else max(1, -(-ask.settings.max_tokens // each))):
             piece = pieces[number] if pieces else codec.grid([0] * each, number * each)
             made.append((yield from self._uncovered(codec, head, piece, ask)))
+            if block:  # the last one too: what follows sees it, as in training
+                yield Block(self.show("", codec, replace(piece, values=made[-1]), 0), keep=True, branches=branches)
             if not sized and (not block or np.isin(made[-1], ask.stops).any()):
                 break
-            if block:
-                yield Block(self.show("", codec, replace(piece, values=made[-1]), 0), keep=True, branches=branches)
         return np.concatenate(made)
 
     def _uncovered(self, codec: Any, head: Any, grid: Grid, ask: Ask) -> Generator[Block, list[Tensor], np.ndarray]:

@@ -48,6 +48,7 @@ class Objective(nn.Module):
         self.features = RandomFeatures(TRAINING_SEED) if config.features else None
         self.nets = TrainedFeatures(config.nets) if config.trained else None
         self.adversary = Adversary() if config.adversary else None
+        self.late = config.adversary > 0  # whether it learns something only once the run has settled
 
     def lay(self, stream: str, codec: Any, grid: Grid, lay: Lay) -> list[Run]:
         """One run, that holds the part and is predicted from where it stands."""

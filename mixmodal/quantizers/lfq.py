@@ -21,8 +21,9 @@ class Config:
     """Options of the bits.
 
     Units:   `groups` share the `bits` evenly, each is one number of a code; `sharpness` is the inverse temperature of
-             soft bits; the entropy weighs `entropy`, `anneal` times as much at the start, falling linearly until the
-             share `until` of training. `normed` sets mean and deviation of each vector before, `sphere` its length.
+             soft bits; the entropy weighs `entropy`, `anneal` times as much at the start, moving there linearly until
+             the share `until` of training. `normed` sets mean and deviation of each vector before, so that of all codes
+             the two whose bits are all alike never occur; `sphere` sets its length.
     """
 
     bits: int = 10
@@ -50,6 +51,10 @@ class LFQ(Quantizer):
             raise ValueError(
                 f"{config.bits} bits in {config.groups} groups: take a divisor that leaves 1 to 16 bits in each"
             )
+        if config.normed and config.bits < 3:
+            raise ValueError(
+                f"{config.bits} bits normed have their signs nearly settled: take 3 or more, or normed=false"
+            )
         self.config, self.each = config, config.bits // config.groups
         self.sizes = (1 << self.each,) * config.groups
         self.size = config.bits**-0.5 if config.sphere else 1.0  # of a number of a code
@@ -67,7 +72,8 @@ class LFQ(Quantizer):
         codes_NG = (bits_ND.view(len(z_ND), config.groups, self.each) * self.powers).sum(2)
         losses = {}
         if self.training:
-            weight = config.entropy * max(1.0, config.anneal - (config.anneal - 1) * progress / config.until)
+            left = max(0.0, 1 - progress / config.until) if config.until > 0 else 0.0
+            weight = config.entropy * (1 + (config.anneal - 1) * left)
             sure, many = self.entropies(z_ND)
             losses["entropy"] = weight * (sure - many)
             losses["commitment"] = config.commitment * F.mse_loss(z_ND, values_ND)
