@@ -20,13 +20,13 @@ from mixmodal.judge.audit import remains
 from mixmodal.judge.costs import sampling_cost
 from mixmodal.judge.suites import Exam, bits_per_byte, examine, questions
 from mixmodal.parts import Document, Image, Text
+from mixmodal.plan import TEST, TUNING
 from mixmodal.stored import Stored
 from mixmodal.train import read_metrics
 
 if TYPE_CHECKING:
     from mixmodal.plan import Comparison
 
-TEST, TUNING = 0, 1_001  # seeds of the questions: those that scores are told of are never tuned on
 SHOWN = 8
 PRICED = 4  # pictures by which the price of one is measured
 
@@ -53,7 +53,10 @@ def judged(comparison: Comparison, folder: Path, chosen: dict[str, Any], show: b
     """All that is told of one run; where `show`, what it draws too."""
     loaded, medium = load(folder), Image.medium
     if codec := next((s.codec for s in loaded.model.streams.values() if hasattr(s.codec, "rebuilt")), None):
-        return {"scores": remains(codec, _held_out(comparison, loaded))}
+        scores, writes = remains(codec, _held_out(comparison, loaded)), comparison.options.get("writes")
+        if writes:  # what is to be written is of another level than what is read
+            scores["written"] = remains(codec, _held_out(comparison, loaded, level=writes))["read"]
+        return {"scores": scores}
     weights, settings = chosen.get("weights", "weights"), {"guidance": chosen.get("guidance")}
     _put(loaded, folder, _last(folder), weights)
     _cooled(loaded, chosen.get("temperature"))
@@ -100,8 +103,8 @@ def _asked(
     return {name: value for name, value in scores.items() if name not in ("seconds", "settings", "suite")}
 
 
-def _held_out(comparison: Comparison, loaded: Loaded) -> list[Document]:
-    """Pictures that are asked for, which a tokenizer never saw."""
+def _held_out(comparison: Comparison, loaded: Loaded, **more: Any) -> list[Document]:
+    """Pictures that are asked for, which a tokenizer never saw; `more` changes options of their source."""
     learned = {k: v for k, v in next(iter(loaded.about["sources"].values())).items() if k not in OF_MIXTURE[1:]}
     spec = comparison.options.get("source") or learned
     if comparison.suite in WORLDS and spec["kind"] != comparison.suite:  # a tokenizer of another world
@@ -110,7 +113,7 @@ def _held_out(comparison: Comparison, loaded: Loaded) -> list[Document]:
     fields = options_of(source_class(spec["kind"]))
     if fields is None or "split" in fields:
         spec = {"split": "heldout", **spec}
-    source = make_source(spec)
+    source = make_source({**spec, **more})
     return list(readable(source, range(comparison.n), TEST))
 
 

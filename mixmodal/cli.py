@@ -148,6 +148,8 @@ class Eval:
     """Evaluations of the model for one picture."""
     guidance: float | None = None
     """How strongly prompts are followed."""
+    solver: str | None = None
+    """How the path from noise is followed: euler, heun (two evaluations a step) or adams."""
     set: tuple[str, ...] = ()
     """The suite's own options as key=value, for example level=full size=32."""
     device: str = "cpu"
@@ -169,7 +171,7 @@ class Eval:
             loaded.about,
             self.n,
             self.seed,
-            loaded.settings(steps=self.steps, guidance=self.guidance),
+            loaded.settings(steps=self.steps, guidance=self.guidance, solver=self.solver),
             loaded.dtype,
             options,
         )

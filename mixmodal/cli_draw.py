@@ -25,6 +25,8 @@ class Sample:
     """Evaluations of the model for one picture."""
     guidance: float | None = None
     """How strongly the prompt is followed; 1 is plain."""
+    solver: str | None = None
+    """How the path from noise is followed: euler, heun (two evaluations a step) or adams."""
     seed: int = 0
     """The same seed on the same machine gives the same pictures."""
     output: Annotated[Path, arg(aliases=["-o"])] = Path("sample.png")
@@ -48,7 +50,13 @@ class Sample:
             size = (int(sides[0]), int(sides[-1]))
         model = load(self.model, self.device)
         pictures = model.sample(
-            self.prompt, n=self.n, size=size, seed=self.seed, steps=self.steps, guidance=self.guidance
+            self.prompt,
+            n=self.n,
+            size=size,
+            seed=self.seed,
+            steps=self.steps,
+            guidance=self.guidance,
+            solver=self.solver,
         )
         _write(pictures, self.output, [prompt for prompt in self.prompt for _ in range(self.n)], self.scale)
 

@@ -48,6 +48,7 @@ def collected(out: Path) -> dict[str, Any]:
         "few": comparison.few,
         "arms": arms,
         "beside": [*plan["starts"], *([TWIN] if plan["twin"] else [])],
+        "twin_of": plan["twin"].get("of", "") if plan["twin"] else "",
         "nets": nets,
         "fingerprint": fingerprint(whole, [*arms.values(), *nets.values()], plan["data"]),
     }
@@ -92,6 +93,7 @@ def _arm(comparison: Comparison, plan: dict[str, Any], out: Path, label: str) ->
         "scores": _over([run["scores"] for run in told]),
         "sampling": _means([run["sampling"] for run in told if "sampling" in run]),
         "samples": told[0].get("samples", []),
+        "asked": told[0]["scores"].get("asked", 0),
     }
     if "evaluations" in told[0]:
         arm["evaluations"] = [

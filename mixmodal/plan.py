@@ -15,10 +15,11 @@ from mixmodal.compute import duration, fast_dtype, measured_peak
 from mixmodal.config import ModelConfig, Recipe
 from mixmodal.growing import together
 from mixmodal.judge.costs import Fare, digest, fare, step_cost
-from mixmodal.judge.suites import asks_for_pictures
+from mixmodal.judge.suites import FEWEST, Exam, asks_for_pictures, questions
 from mixmodal.prepare import made
 from mixmodal.recipes import recipe as known_recipe
 
+TEST, TUNING = 0, 1_001  # seeds of the questions: those that scores are told of are never tuned on
 BUDGETS = ("steps", "tokens", "flops", "minutes")
 TWIN = "text_alone"  # the arm that reads and writes the same prose, and nothing else
 
@@ -136,6 +137,7 @@ def planned(comparison: Comparison, out: Path) -> dict[str, Any]:
             raise ValueError(f"arms start from {name}, which is no model of words alone: train it, and compare without")
     if any(map(draws, comparison.arms.values())) and not asks_for_pictures(comparison.suite):
         raise ValueError(f"the suite {comparison.suite!r} has no pictures drawn, but an arm draws: take another suite")
+    _asks_enough(comparison)
     arms, nets = {}, {}
     starts = {name: made(net_of(comparison, name))[0].model for name in starts_of(comparison)}
     for label, arm in comparison.arms.items():
@@ -166,6 +168,20 @@ def planned(comparison: Comparison, out: Path) -> dict[str, Any]:
             plan["twin"] = {"of": other, **told, "steps": max(1, round(steps))}
     write_json(file, plan)
     return plan
+
+
+def _asks_enough(comparison: Comparison) -> None:
+    """Refuse data of which so little is held out that nothing can be told, before anything is trained."""
+    if not any(map(draws, comparison.arms.values())):
+        return
+    about = {"sources": next(iter(comparison.arms.values())).sources}
+    for seed, what in ((TEST, "told of"), (TUNING, "tuned on")):
+        exam = Exam(None, about, comparison.n, seed, options=comparison.options)
+        asked = len(questions(comparison.suite, exam))
+        if asked < min(FEWEST, comparison.n):
+            raise ValueError(
+                f"{asked} held-out pictures with words could be {what}, and {FEWEST} are wanted: take more data"
+            )
 
 
 def _begun(comparison: Comparison, arm: Recipe, starts: dict[str, ModelConfig]) -> Recipe:

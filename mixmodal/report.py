@@ -11,7 +11,10 @@ from mixmodal.compute import duration
 from mixmodal.judge.intervals import half_width
 from mixmodal.plan import TWIN
 
-COLOURS = ("#2a5db0", "#c2521b", "#2c8a57", "#8a3fa0", "#b08a00", "#0f8f9c", "#c02f5b", "#6b6b74", "#7a5230", "#4a4ae0")
+COLOURS = (
+    *("#2a5db0", "#c2521b", "#2c8a57", "#8a3fa0", "#b08a00", "#0f8f9c", "#c02f5b", "#6b6b74", "#7a5230", "#4a4ae0"),
+    *("#93b5e8", "#f0a47c", "#8fd0ad", "#cf9fdd", "#e0c860", "#83d3db"),
+)
 STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;margin:0 auto;max-width:1120px;padding:20px;color:#1e1e22;background:#fff}
 h1{font-size:25px;line-height:1.25;margin:0 0 6px} h2{font-size:19px;margin:34px 0 8px}
@@ -59,7 +62,8 @@ NAMES = {
     "text.bits_per_byte": "prose, bits a byte",
     "text.bits_per_byte.change": "prose, bits since the start",
 }
-LEFT = {"psnr": "dB", "read": "still read"}  # of pictures by a tokenizer
+LEFT = {"psnr": "dB", "read": "still read", "written": "of what is to be written"}  # of pictures by a tokenizer
+NEAREST = "nearest_training"  # what a picture of training would get whose sentence is the nearest
 PROSE = "text.bits_per_byte"
 LITTLE = 0.05  # of what is learned: a text ability of less is told, and nothing concluded from it
 MARKS = 6  # along a chart: so few costs are told themselves
@@ -83,15 +87,17 @@ def page(result: dict[str, Any]) -> str:
     spent = _flops(amount) if kind == "flops" else f"{amount:,.6g} {kind}"
     seeds, wanted = (", ".join(map(str, result.get(name, result["seeds"]))) for name in ("seeds", "of_seeds"))
     seeds += f" (so far, of {wanted})" if seeds != wanted else ""
-    twin = f"{TWIN} learned prose alone, for the FLOPs that an arm spent on it." if TWIN in arms else ""
+    of = result.get("twin_of") or "an arm"
+    twin = f"{TWIN} learned prose alone, for the FLOPs that {_safe(of)} spent on it." if TWIN in arms else ""
+    asked = ", ".join(f"{name} {_flat(value)}" for name, value in result["options"].items() if name != "source")
     made = "".join(f"<tr><td>{_safe(k)}</td><td>{_safe(v)}</td></tr>" for k, v in result["fingerprint"].items())
     return f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{_safe(result["name"])}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head><body>
 <h1>{_safe(result["question"])}</h1>
 <p>{len(arms) - len(result["beside"])} arms, seeds {seeds}, each on {spent}. Judged by the suite
-<i>{_safe(result["suite"])}</i>: {result["n"]} questions of a kind and seed, one sample each, curves with
-{result["few"]}. Intervals are of 95 %: of rates the wider of that over the seeds and that over the questions, of other
-numbers (±) that over the seeds. {twin}</p>
+<i>{_safe(result["suite"])}</i>{f" ({_safe(asked)})" if asked else ""}: {_count(result)} questions of a kind, the
+same for every seed, one sample each, curves with up to {result["few"]}. Intervals are of 95 %: of rates the wider of
+that over the seeds and that over the questions, of other numbers (±) that over the seeds. {twin}</p>
 <ul>{"".join(f"<li>{line}</li>" for line in verdicts(result))}</ul>
 <h2>Scores</h2>{_table(("arm", *(NAMES[name] for name in shown)), scores)}
 <h2>Costs</h2>{_table(COSTS, [_costs_row(label, arm, inks) for label, arm in arms.items()])}
@@ -110,10 +116,13 @@ def _table(heads: tuple[str, ...], rows: list[str]) -> str:
 def verdicts(result: dict[str, Any]) -> list[str]:
     """One sentence for each score: which arm is best, and whether another one may be as good."""
     lines, arms = [], {n: arm for n, arm in result["arms"].items() if n not in result["beside"]}
-    little = max(arm["text_share"] for arm in arms.values()) < LITTLE
     for name, words in NAMES.items():
-        found = {label: arm["scores"][name] for label, arm in arms.items() if name in arm["scores"]}
-        if len(found) < 2 or name.endswith(".blind") or (little and name.startswith(PROSE)):
+        found = {
+            label: arm["scores"][name]
+            for label, arm in arms.items()
+            if name in arm["scores"] and not (name.startswith(PROSE) and arm["text_share"] < LITTLE)
+        }
+        if len(found) < 2 or name.endswith(".blind"):
             continue
         sign = -1 if name in LOWER else 1
         order = sorted(found, key=lambda label: sign * found[label]["value"], reverse=True)
@@ -121,7 +130,9 @@ def verdicts(result: dict[str, Any]) -> list[str]:
         if all(score["value"] == best["value"] for score in found.values()):
             lines.append(f"<b>{words}</b>: all arms alike, {_told(best)}.")
             continue
-        if all(math.isfinite(score.get("half", 0.0)) for score in found.values()):
+        if len(best["seeds"]) < 2:
+            rest = f"; next {order[1]} with {_told(found[order[1]])}. One seed does not tell their order"
+        elif all(math.isfinite(score.get("half", 0.0)) for score in found.values()):
             low = _ends(best, sign)[0]
             near = [label for label in order[1:] if _ends(found[label], sign)[1] >= low]
             rest = f"; the intervals of {', '.join(near)} reach into its own" if near else ", apart from all others"
@@ -129,14 +140,30 @@ def verdicts(result: dict[str, Any]) -> list[str]:
         else:
             rest = f"; next {order[1]} with {_told(found[order[1]])}"
         lines.append(f"<b>{words}</b>: {_safe(order[0])} with {_told(best)}{_safe(rest)}.")
+    near = next((arm["scores"] for arm in arms.values() if f"{NEAREST}.parts" in arm["scores"]), None)
+    if near is not None:
+        exact, parts = near[f"{NEAREST}.exact"]["value"], near[f"{NEAREST}.parts"]["value"]
+        lines.append(
+            f"A picture of training whose sentence is the nearest: {exact:.1%} exact, {parts:.1%} of parts right."
+        )
     return lines
+
+
+def _count(result: dict[str, Any]) -> str:
+    """How many questions were asked, of data that has fewer than were wanted."""
+    asked = [arm["asked"] for arm in result["arms"].values() if arm.get("asked")]
+    return str(min([result["n"], *asked]))
+
+
+def _flat(value: Any) -> str:
+    return " x ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def _ahead(best: dict[str, Any], other: dict[str, Any], label: str) -> str:
     """By how much one arm is ahead of another, seed by seed: both were asked the same."""
     apart = [a - b for a, b in zip(best["seeds"], other["seeds"], strict=True)]
     middle, half = abs(sum(apart) / len(apart)), half_width(apart)
-    if not math.isfinite(half):
+    if not math.isfinite(half) or half == 0:  # alike in all seeds: a few questions, no certainty
         return ""
     told = f"{100 * middle:.1f} ± {100 * half:.1f} points" if "low" in best else f"{middle:.3f} ± {half:.3f}"
     return f"; on these questions it is ahead of {label} by {told}, seed by seed"
@@ -249,25 +276,25 @@ def _charts(result: dict[str, Any], inks: dict[str, str]) -> str:
     drawing = {label: arm for label, arm in result["arms"].items() if arm.get("curve")}
     if not drawing:
         return ""
-    drawn = next(name for name in DRAWN if name in next(iter(drawing.values()))["scores"])
 
-    def lines(of: str, across: Callable[[dict], float]) -> dict[str, list[tuple[float, dict]]]:
+    def lines(drawn: str, of: str, across: Callable[[dict], float]) -> dict[str, list[tuple[float, dict]]]:
         return {
             label: [(across(p), p["scores"][drawn]) for p in arm[of] if drawn in p["scores"]]
             for label, arm in drawing.items()
-            if of in arm
+            if len(arm.get(of, ())) > (across is _steps)  # of whom steps change nothing there is one point, and no line
         }
 
     wanted = (
         ("curve", lambda p: p["flops"] / 1e12, "TFLOPs of training", False),
         ("curve", lambda p: p["seconds"] / 60, "minutes of training", False),
-        ("evaluations", lambda p: p["steps"], "steps sampled", True),
+        ("evaluations", _steps, "steps sampled", True),
         ("evaluations", lambda p: p["flops"] / 1e9, "GFLOPs a picture", True),
     )
     charts = [
-        chart(found, inks, (x_name, DRAWN[drawn]), log)
+        chart(found, inks, (x_name, told), log)
+        for drawn, told in DRAWN.items()
         for of, across, x_name, log in wanted
-        if any((found := lines(of, across)).values())
+        if any((found := lines(drawn, of, across)).values())
     ]
     legend = "".join(f"<span>{_name(label, inks)}</span>" for label in drawing)
     return (
@@ -276,6 +303,10 @@ def _charts(result: dict[str, Any], inks: dict[str, str]) -> str:
         '<p class="dim">Lines are means over the seeds, pale dots each seed. A point before the end is of a training'
         " whose rates have not fallen yet.</p>"
     )
+
+
+def _steps(point: dict[str, Any]) -> float:
+    return point["steps"]
 
 
 def chart(

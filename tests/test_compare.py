@@ -235,7 +235,8 @@ def test_flops_of_a_step_are_those_of_its_products(tmp_path):
     more = step_cost(deep).flops - step_cost(base).flops
     weights = 4 * 32 * 32 + 3 * 32 * 32
     attention = 2 * 2 * 3 * base.length * 32
-    assert more == pytest.approx(base.rows * base.length * (6 * weights + attention), rel=0.02)
+    muon = base.optim.newton_schulz * 7 * 3 * 2 * 32**3  # seven matrices, three products for each of its steps
+    assert more == pytest.approx(base.rows * base.length * (6 * weights + attention) + muon, rel=0.02)
 
 
 def test_the_price_of_a_picture_grows_with_its_steps(done):
@@ -350,8 +351,8 @@ def test_who_is_ahead_is_told_seed_by_seed():
         score = over_seeds([rate([True] * k + [False] * (100 - k)) for k in seeds])
         return {"scores": {"text_to_image.exact": score | {"seeds": [k / 100 for k in seeds]}}, "text_share": 0.0}
 
-    result = {"arms": {"a": arm(50, 60, 70), "b": arm(40, 50, 60)}, "beside": []}
+    result = {"arms": {"a": arm(50, 60, 70), "b": arm(40, 48, 62)}, "beside": []}
     (line,) = verdicts(result)
-    assert "the intervals of b reach into its own" in line and "ahead of b by 10.0 ± 0.0 points, seed by seed" in line
+    assert "the intervals of b reach into its own" in line and "ahead of b by 10.0 ± 5.0 points, seed by seed" in line
     result["arms"] = {label: arm(k) for label, k in (("a", 60), ("b", 50))}
-    assert "seed by seed" not in verdicts(result)[0]
+    assert "seed by seed" not in verdicts(result)[0] and "One seed does not tell" in verdicts(result)[0]

@@ -25,14 +25,19 @@ def rate(hits: Iterable[bool]) -> dict[str, float]:
 
 
 def mean_share(values: Iterable[float]) -> dict[str, float]:
-    """The mean of shares, each from 0 to 1, with its 95 % interval (normal, cut there): {"value", "low", "high"}."""
+    """The mean of shares, each from 0 to 1, with its 95 % interval: {"value", "low", "high"}.
+
+    Limits:  a normal one about the mean with two 0 and two 1 added: that all are 1 does not prove that all will be.
+    Source:  Agresti & Coull 1998, for rates.
+    """
     values = [float(value) for value in values]
     count = len(values)
     if not count:
         return {"value": math.nan, "low": math.nan, "high": math.nan}
-    middle = sum(values) / count
-    spread = math.sqrt(sum((v - middle) ** 2 for v in values) / max(1, count - 1) / count)
-    return {"value": middle, "low": max(0.0, middle - Z95 * spread), "high": min(1.0, middle + Z95 * spread)}
+    share, more = sum(values) / count, [*values, 0.0, 0.0, 1.0, 1.0]
+    middle = sum(more) / len(more)
+    half = Z95 * math.sqrt(sum((v - middle) ** 2 for v in more) / (len(more) - 1) / len(more))
+    return {"value": share, "low": max(0.0, min(share, middle - half)), "high": min(1.0, max(share, middle + half))}
 
 
 def told(score: dict[str, float]) -> str:

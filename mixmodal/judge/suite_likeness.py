@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from mixmodal.data import make_source
+from mixmodal.data import make_source, options_of, source_class
 from mixmodal.data.mixing import readable
 from mixmodal.features import RandomFeatures
-from mixmodal.judge.suites import Exam, bits_of_words
+from mixmodal.judge.suites import FEWEST, Exam, bits_of_words
 from mixmodal.parts import Document, Image, Text
 from mixmodal.similarity import frechet
 
@@ -28,11 +28,12 @@ def examine(exam: Exam) -> dict[str, Any]:
     Raises:  ValueError where the data has no documents of either kind.
     """
     drawn = questions(exam)
-    told = [d for d in _documents(exam) if isinstance(d.parts[-1], Text) and isinstance(d.parts[0], Image)][: exam.n]
+    described = _documents(exam, "describe")
+    told = [d for d in described if isinstance(d.parts[-1], Text) and isinstance(d.parts[0], Image)][: exam.n]
     if not drawn and not told:
         raise ValueError("no document ends in a picture, or in words about one: take data with captions")
     scores: dict[str, Any] = {"features": f"random convolutions, seed {SEED}", "asked": len(drawn)}
-    if len(drawn) > 3 and exam.makes(Image.medium):
+    if len(drawn) >= FEWEST and exam.makes(Image.medium):
         true = _features([d.parts[-1] for d in drawn])
         made = _features([d.parts[-1] for d in exam.answers(drawn)])
         scores["text_to_image.frechet"] = frechet(made, true)
@@ -44,15 +45,25 @@ def examine(exam: Exam) -> dict[str, Any]:
 
 def questions(exam: Exam) -> list[Document]:
     """Documents that end in a picture to draw, by what is said before."""
-    return [d for d in _documents(exam) if isinstance(d.parts[-1], Image) and len(d.parts) > 1][: exam.n]
+    return [d for d in _documents(exam, "draw") if isinstance(d.parts[-1], Image) and len(d.parts) > 1][: exam.n]
 
 
-def _documents(exam: Exam) -> list[Document]:
-    """Half of the held-out documents: those of even number for even seeds, of odd number for odd ones."""
+def _documents(exam: Exam, task: str) -> list[Document]:
+    """Half of the held-out documents: those of even number for even seeds, of odd number for odd ones.
+
+    Where a pair may be asked either way, all of them are asked for the task.
+    """
     if "source" not in exam.options:
         raise ValueError("the suite likeness wants its data: give the option source, as a recipe has its sources")
-    source, half = make_source(exam.options["source"]), exam.seed % 2
+    source, half = make_source(_for_task(exam.options["source"], task)), exam.seed % 2
     return list(readable(source, range(half, exam.n * TRIES if source.size is None else source.size, 2)))
+
+
+def _for_task(spec: dict[str, Any], task: str) -> dict[str, Any]:
+    """The source with this task alone, where it has tasks."""
+    if "of" in spec:
+        return {**spec, "of": _for_task(spec["of"], task)}
+    return {**spec, "tasks": {task: 1.0}} if "tasks" in (options_of(source_class(spec["kind"])) or ()) else spec
 
 
 @torch.inference_mode()

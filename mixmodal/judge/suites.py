@@ -21,6 +21,7 @@ from mixmodal.parts import Document
 from mixmodal.sampling import Settings
 from mixmodal.sequence import collate
 
+FEWEST = 4  # questions by which anything is told
 PROSE_DOCUMENTS = 200
 
 
