@@ -17,7 +17,7 @@ from PIL import Image as Pillow
 from test_named import have
 
 from mixmodal.cli import main
-from mixmodal.data import fetching, pinned, pinned_emoji, pinned_numerals, pinned_video
+from mixmodal.data import fetching, pinned, pinned_emoji, pinned_numerals, pinned_textbooks, pinned_video
 from mixmodal.data.fetching import FetchError, contents, digest, download, get, listed, unpacked, verified
 from mixmodal.data.named import data_folder, named
 from mixmodal.data.pinned import PINNED, Archive, Pinned, Remote
@@ -377,6 +377,47 @@ def test_signs_keep_their_pixels_and_lose_what_the_camera_noted(tmp_path):
     assert b"a camera" not in content and Pillow.open(io.BytesIO(content)).size == (100, 100)
     entry = json.loads((tmp_path / "made" / "labels.jsonl").read_text())
     assert entry["word"] == "three" and entry["source_file"] == "3/IMG_1.JPG"
+
+
+MODULE = """<document xmlns="http://cnx.rice.edu/cnxml" xmlns:m="http://www.w3.org/1998/Math/MathML">
+<title>Two  moons</title><content>
+<para>Mars has <term>two</term> moons: <m:math><m:mn>1 </m:mn><m:mo> +1</m:mo></m:math>.</para>
+<section><title>Names</title>
+<figure><media alt="Map of WISE. A dot (left); a line."><image src="../../media/moons.png"/></media>
+<caption>Two dots. (Credit: (a) U.S. Navy; b: none)</caption></figure>
+<list><item>Phobos (<link target-id="x"/>)</item></list><table><row/></table></section></content>
+<glossary><definition><term>moon</term><meaning>what goes round</meaning></definition></glossary></document>"""
+
+
+def test_a_module_of_a_textbook_is_text_and_figures_in_order(tmp_path):
+    (tmp_path / "modules/m1").mkdir(parents=True)
+    (tmp_path / "modules/m1/index.cnxml").write_text(MODULE, "utf-8")
+    assert list(pinned_textbooks.pieces(tmp_path, "m1")) == [
+        {"title": "Two moons"},
+        {"text": "Mars has two moons: 1+1."},
+        {"text": "# Names"},
+        {"figure": ("moons.png", "Map of WISE. A dot (left); a line.", "Two dots.", "Credit: (a) U.S. Navy; b: none")},
+        {"text": "Phobos ()"},
+        {"text": "moon: what goes round"},
+    ]
+    assert pinned_textbooks.credited("A dot (left) (credit: me") == ("A dot (left) (credit: me", "")
+    assert pinned_textbooks.credited("A dot (left)") == ("A dot (left)", "")
+    assert pinned_textbooks.first_sentence("Map of WISE. A dot (left); a line.") == "Map of WISE. A dot (left)"
+    assert pinned_textbooks.first_sentence("no stop") == "no stop"
+    owners = {"": "none", "Credit: CDC/flickr": "nasa/esa", "me/Flickr": "flickr", "international": "other"}
+    assert all(pinned_textbooks.owner(credit).startswith(who) for credit, who in owners.items())
+
+
+def test_pictures_of_textbooks_are_reduced_over_white_and_other_books_are_refused(tmp_path):
+    Pillow.new("RGBA", (1000, 400), (0, 0, 0, 0)).save(tmp_path / "a.png")
+    size, sides, data = pinned_textbooks.reduced(tmp_path / "a.png")
+    with Pillow.open(io.BytesIO(data)) as picture:
+        assert size == (1000, 400) and sides == picture.size == (256, 102) and picture.getpixel((5, 5)) == (255,) * 3
+    (tmp_path / "collections").mkdir()
+    for name, _ in pinned_textbooks.BOOKS.values():
+        (tmp_path / f"collections/{name}.collection.xml").write_text("<collection/>", "utf-8")
+    with pytest.raises(ValueError, match="0 pictures were found, wanted 1267"):
+        pinned_textbooks.make(tmp_path, tmp_path)
 
 
 def test_every_pinned_set_has_an_address_a_commit_and_a_checksum():

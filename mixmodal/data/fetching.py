@@ -176,7 +176,7 @@ def unpacked(archive: Archive, into: Path) -> None:
 
     Raises: FetchError if it is broken, holds something else, or unpacks to more than it may.
     """
-    packed = into / "archive.tar.gz"
+    packed = into / f"{archive.path.replace('/', '_')}.tar.gz"  # there may be several
     download(f"{pinned.ARCHIVES}/{archive.path}", packed, archive.most)
     names: list[str] = []
     links: dict[str, str] = {}

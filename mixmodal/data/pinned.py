@@ -111,6 +111,27 @@ def _listed(base: str, files: str) -> tuple[Remote, ...]:
     return tuple(Remote(f"{base}/{name}", name, int(size), sha256) for name, size, sha256 in rows)
 
 
+_TEXTBOOKS = (  # book, commit, what is kept of it, at most so many MiB
+    (
+        "astronomy",
+        "63157f370b09c06a4cc12832384aaaf4de1ced3b",
+        "f6f53c74b826e65bc262f760c0ac7461e1f7d6e8ecea944a2c66a43bbf6023d4",
+        256,
+    ),
+    (
+        "introduction-sociology",
+        "d35d5f3bdac40f93607d600134865d4f13ce1f9b",
+        "db47ba3843be399d9cf95ca55e09373662f67302aa75ec2cd6e27f2fd468e9d2",
+        160,
+    ),
+    (
+        "psychology",
+        "e061043bf2f9e86ace51c4e8dc9555160f60a99d",
+        "b3446345cf3617ca8b372571124b6c4375e68e4b02b43d99f8b52a1ba73f3210",
+        128,
+    ),
+)
+
 PINNED = {
     "kodak24": Pinned(
         "kodak24",
@@ -207,6 +228,27 @@ PINNED = {
         made=(
             ("images100.tar", ""),
             ("labels.jsonl", "41c1320a92a3c99049019c106e051d2a25e2b408c4d6b73bab8ab6eb79b564cb"),
+        ),
+    ),
+    "openstax-figures": Pinned(
+        "openstax-figures",
+        "; ".join(f"github.com/openstax/osbooks-{book} @ {commit}" for book, commit, _, _ in _TEXTBOOKS),
+        "CC BY 4.0 at these commits, and no later ones; (c) OpenStax, Rice University, access for free at openstax.org;"
+        " changed: pictures reduced to 256 px, text extracted from CNXML",
+        archives=tuple(
+            Archive(
+                f"openstax/osbooks-{book}/tar.gz/{commit}",
+                ("collections/", "modules/", "media/", "LICENSE"),
+                sha256,
+                megabytes * 2**20,
+            )
+            for book, commit, sha256, megabytes in _TEXTBOOKS
+        ),
+        make="mixmodal.data.pinned_textbooks:make",
+        made=(
+            ("images256.tar", ""),
+            ("captions.jsonl", "46b7628c07245a9ff514cc04a0a18b1b9c88ed3baeef6b4d4934d7b16ab242b2"),
+            ("interleaved.jsonl", "16319f96c478e4a1a66cd488cda1cd7d3eec2c9b8e15221e2a08d64ec022befb"),
         ),
     ),
     "video": Pinned(
