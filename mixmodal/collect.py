@@ -49,6 +49,7 @@ def collected(out: Path) -> dict[str, Any]:
         "arms": arms,
         "beside": [*plan["starts"], *([TWIN] if plan["twin"] else [])],
         "twin_of": plan["twin"].get("of", "") if plan["twin"] else "",
+        "against": against(comparison.against, arms),
         "nets": nets,
         "fingerprint": fingerprint(whole, [*arms.values(), *nets.values()], plan["data"]),
     }
@@ -125,6 +126,29 @@ def _arm(comparison: Comparison, plan: dict[str, Any], out: Path, label: str) ->
             for rate in RATES
         }
     return arm
+
+
+def against(pairs: dict[str, str], arms: dict[str, Any]) -> list[dict[str, Any]]:
+    """How many times as much an arm takes to a rate as another does, seed by seed: of FLOPs and of seconds.
+
+    `times` is the geometric mean over the seeds with its 95 % interval, where both come to the rate with each; else
+    None, and `reached` says with how many seeds each of them does.
+    """
+    out = []
+    for label, other in pairs.items():
+        for rate in arms[label].get("to_rate_of_seeds", {}):
+            both = [arms[of]["to_rate_of_seeds"][rate] for of in (label, other)]
+            told = {"arm": label, "against": other, "rate": rate, "reached": [sum(map(bool, of)) for of in both]}
+            for cost in ("flops", "seconds"):
+                told[cost] = None
+                if all(all(of) for of in both):
+                    logs = [math.log(one[cost] / two[cost]) for one, two in zip(*both, strict=True)]
+                    middle, half = _mean(logs), half_width(logs)
+                    told[cost] = {"times": math.exp(middle)}
+                    if math.isfinite(half):
+                        told[cost] |= {"low": math.exp(middle - half), "high": math.exp(middle + half)}
+            out.append(told)
+    return out
 
 
 def _of_seed(point: dict[str, Any], at: int) -> dict[str, Any]:

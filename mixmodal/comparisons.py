@@ -149,6 +149,7 @@ def tenfold() -> Comparison:
         points=8,
         evaluations=(25,),
         twin=False,
+        against={n: f"unet_{n.partition('_')[2]}" for n in arms if not n.startswith("unet")},
     )
 
 

@@ -33,7 +33,8 @@ class Comparison:
              for each arm; `n` questions of each kind, `few` where guidance is tuned and curves are drawn; `guidances`
              are those tried, `temperatures` those for who draws codes, `evaluations` the numbers of steps sampled
              with, `points` the models of a training judged;
-             `least` the steps below which a twin learns nothing and is left out.
+             `least` the steps below which a twin learns nothing and is left out; `against` names for an arm another
+             one, by whose cost to a rate its own is divided.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Comparison:
     points: int = 4
     twin: bool = True
     least: int = 50
+    against: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(self.budget) != 1 or next(iter(self.budget)) not in BUDGETS:
@@ -60,6 +62,8 @@ class Comparison:
             raise ValueError(f"budget is {self.budget}: take more than nothing")
         if TWIN in self.arms or not self.arms:
             raise ValueError(f"arms are {sorted(self.arms)}: want at least one, and none called {TWIN!r}")
+        if not {*self.against, *self.against.values()} <= set(self.arms):
+            raise ValueError(f"against is {self.against}, but the arms are {sorted(self.arms)}: name these alone")
 
 
 def budget(told: str) -> dict[str, float]:
@@ -77,6 +81,7 @@ def budget(told: str) -> dict[str, float]:
 def smoke(whole: Comparison) -> Comparison:
     """The same comparison in miniature: three arms, two seeds, a few steps, a few questions."""
     arms = {label: replace(arm, compile=False, rows=4) for label, arm in list(whole.arms.items())[:3]}
+    against = {label: other for label, other in whole.against.items() if {label, other} <= set(arms)}
     named = {name for arm in arms.values() for name in stands_on(arm)}
     nets = {name: replace(net_of(whole, name), steps=4, every=4, rows=8) for name in named}
     return replace(
@@ -92,6 +97,7 @@ def smoke(whole: Comparison) -> Comparison:
         evaluations=(2, 4),
         points=2,
         least=0,
+        against=against,
     )
 
 

@@ -252,7 +252,23 @@ def _to_rates(result: dict[str, Any], inks: dict[str, str]) -> str:
             for rate in rates
         ]
         rows.append(f"<tr><td>{_name(label, inks)}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
-    return f"<h2>Training until so many pictures are exact</h2>{_table(('arm', *rates), rows)}"
+    return f"<h2>Training until so many pictures are exact</h2>{_table(('arm', *rates), rows)}{_against(result)}"
+
+
+def _against(result: dict[str, Any]) -> str:
+    """How many times as much one arm takes as another."""
+    seeds, rows = len(result["seeds"]), []
+    for told in result.get("against", []):
+        cells = [_safe(f"{told['arm']} ÷ {told['against']}"), told["rate"]]
+        for cost in ("flops", "seconds"):
+            found = told[cost]
+            if found is None:
+                cells.append("reached by {} and {} of {} seeds".format(*told["reached"], seeds))
+            else:
+                between = f" ({found['low']:.2g} to {found['high']:.2g})" if "low" in found else ""
+                cells.append(f"{found['times']:.2f} times{between}")
+        rows.append(f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
+    return _table(("", "rate", "FLOPs", "time"), rows) if rows else ""
 
 
 def _each(seeds: list[dict[str, float] | None] | None) -> str:

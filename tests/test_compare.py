@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from mixmodal import comparisons
-from mixmodal.collect import collected, reached
+from mixmodal.collect import against, collected, reached
 from mixmodal.compare import _alone, _stopping, do, pieces
 from mixmodal.config import TrunkConfig, from_json, to_json
 from mixmodal.data import make_mixture, make_source
@@ -356,3 +356,15 @@ def test_who_is_ahead_is_told_seed_by_seed():
     assert "the intervals of b reach into its own" in line and "ahead of b by 10.0 ± 5.0 points, seed by seed" in line
     result["arms"] = {label: arm(k) for label, k in (("a", 60), ("b", 50))}
     assert "seed by seed" not in verdicts(result)[0] and "One seed does not tell" in verdicts(result)[0]
+
+
+def test_how_many_times_as_much_is_a_geometric_mean_and_said_only_where_all_seeds_come_to_the_rate():
+    def arm(*costs):
+        return {"to_rate_of_seeds": {"25%": [c and {"flops": c, "seconds": 2 * c} for c in costs]}}
+
+    pairs, arms = {"a": "b", "c": "b"}, {"a": arm(20.0, 80.0), "b": arm(10.0, 10.0), "c": arm(10.0, None)}
+    one, other = against(pairs, arms)
+    assert one["flops"]["times"] == pytest.approx(4) and one["flops"]["low"] < 4 < one["flops"]["high"]
+    assert one["reached"] == [2, 2] and other["flops"] is None and other["reached"] == [1, 2]
+    with pytest.raises(ValueError, match="name these alone"):
+        tiny(against={"nobody": "eights"})
