@@ -8,12 +8,14 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from mixmodal.config import Recipe
 from mixmodal.recipes import recipes
 
 ROOT = Path(__file__).resolve().parents[1]
+OPTIONS_OF, OPTIONS = "lossless", "mixmodal.recipes.designs"  # whose options are recipes of their own, and where
 BEGIN, END = "<!-- designs: written by docs/designs.py -->", "<!-- end of designs -->"
 
 
@@ -23,20 +25,27 @@ def table() -> str:
         "| design | codec + objective (+ head) of its pictures | recipe | steps | exact pictures | exact text |",
         "|---|---|---|---|---|---|",
     ]
-    for file in sorted((ROOT / "mixmodal/designs").glob("[a-z]*.py")):
-        if file.stem == "tokenizer":
-            continue
-        title = ast.get_docstring(ast.parse(file.read_text("utf8"))).splitlines()[0]
-        for name, function in recipes().items():
-            if not name.startswith(f"{file.stem}_"):
-                continue
-            recipe, source = function(), Path(inspect.getsourcefile(function)).relative_to(ROOT)
-            steps, pictures, text = scores(name)
-            lines.append(
-                f"| [{title.partition(':')[0]}](mixmodal/designs/{file.name}) | {cell(recipe)} | [`{name}`]({source}) |"
-                f" {steps} | {pictures} | {text} |"
-            )
+    files = [f for f in sorted((ROOT / "mixmodal/designs").glob("[a-z]*.py")) if f.stem != "tokenizer"]
+    for file in files:
+        title = ast.get_docstring(ast.parse(file.read_text("utf8"))).splitlines()[0].partition(":")[0]
+        own = {name: function for name, function in recipes().items() if name.startswith(f"{file.stem}_")}
+        lines += [line(title, file, name, function) for name, function in own.items()]
+        if file.stem == OPTIONS_OF:  # the same design on another trunk, or with another prediction
+            named = tuple(f"{other.stem}_" for other in files)
+            for name, function in recipes().items():
+                if name.endswith("_two") and function.__module__ == OPTIONS and not name.startswith((*named, "token")):
+                    lines.append(line(f"{title}, {name.removesuffix('_two')}", file, name, function))
     return "\n".join(lines)
+
+
+def line(title: str, file: Path, name: str, function: Callable[[], Recipe]) -> str:
+    """One recipe of a design."""
+    recipe, source = function(), Path(inspect.getsourcefile(function)).relative_to(ROOT)
+    steps, pictures, text = scores(name)
+    return (
+        f"| [{title}](mixmodal/designs/{file.name}) | {cell(recipe)} | [`{name}`]({source}) |"
+        f" {steps} | {pictures} | {text} |"
+    )
 
 
 def cell(recipe: Recipe) -> str:
