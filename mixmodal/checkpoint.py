@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib
 import json
 import os
 import re
@@ -19,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mixmodal.config import ModelConfig, from_json, to_json
+from mixmodal.hub import HUB, fetched, hint_of_hub
 from mixmodal.model import Model
 from mixmodal.parallel import ALONE, Ranks
 from mixmodal.stored import Stored
@@ -28,10 +28,7 @@ RUN_FORMAT = 3  # of checkpoints of runs: since 2 they say how long each file is
 RESUMED = (1, RUN_FORMAT)  # the oldest and the newest that is gone on from
 ASSET = "@file:"  # an option this long is a file of its own beside config.json
 ASSET_LENGTH = 1000
-HUB = "hub:"
-HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?", re.ASCII)
 OS_ERROR = re.compile(r"\(os error (\d+)\)")
-FETCHED = ("*.json", "*.safetensors", "README.md")  # never a pickle
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -109,10 +106,11 @@ def save_pretrained(
                 file = f"{option}.json" if name == model.config.speaker else f"{name}.{option}.json"
                 write_json(folder / file, json.loads(value))
                 stream["codec"][option] = ASSET + file
-    owners: dict[int, str] = {}
+    once = {name for name, _ in model.named_parameters()}  # by what they are: shards have no address to tell by
+    again = {name for name, _ in model.named_parameters(remove_duplicate=False)} - once
     kept = {}
     for name, tensor in model.state_dict().items():
-        if owners.setdefault(tensor.data_ptr(), name) == name and name not in left_out:  # a tied table is stored once
+        if name not in again and name not in left_out:  # a tied table is stored once
             tensor = (weights or {}).get(name, tensor)
             kept[name] = tensor.to(dtype) if tensor.is_floating_point() else tensor
     write_tensors(folder / "model.safetensors", kept)
@@ -131,20 +129,31 @@ def inside(folder: Path, name: str) -> str:
 
 
 def _held_by(base: str, model: Model) -> set[str]:
-    """The names of the frozen weights, each of which the model called `base` holds too."""
-    tensors, frozen = _tensors(find_model(base)), {n: p for n, p in model.named_parameters() if not p.requires_grad}
-    for name, parameter in frozen.items():
-        if name not in tensors or not torch.equal(tensors[name], parameter.detach().cpu()):
+    """The names of the frozen weights that the model called `base` holds too; all of the trunk's must be among them."""
+    tensors, held = _tensors(find_model(base)), set()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            continue
+        if name in tensors and torch.equal(tensors[name], parameter.detach().cpu()):
+            held.add(name)
+        elif name.startswith("trunk."):  # others, such as those of a tokenizer, may have come after the base
             raise ValueError(
                 f"{base} does not hold the frozen weight {name} as it is in this model: name the model that"
                 " training started from, or save without a base"
             )
-    return set(frozen)
+    return held
 
 
 def _tensors(folder: Path) -> dict[str, Tensor]:
     """The weights in the folder of a model and in that of its base, floating ones in fp32."""
-    out = {n: t.float() if t.is_floating_point() else t for n, t in load_file(folder / "model.safetensors").items()}
+    path = folder / "model.safetensors"
+    try:
+        held = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} cannot be read ({error}): it is damaged or cut short, fetch or copy it again"
+        ) from error
+    out = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in held.items()}
     base = json.loads((folder / "config.json").read_text(encoding="utf8")).get("base")
     return {**_tensors(find_model(base)), **out} if base else out
 
@@ -221,46 +230,6 @@ def find_model(where: str | Path) -> Path:
         f"no model in {folder}: looked for config.json and model.safetensors there and in"
         f" {folder / 'model'}; a run has one after its first checkpoint{hint_of_hub(text)}"
     )
-
-
-def hint_of_hub(text: str) -> str:
-    """How to ask the hub for what is no folder but might be a name on it; nothing where it cannot be one."""
-    return f"; a model of the hub is called {HUB}{text}" if HUB_NAME.fullmatch(text) and "@" not in text else ""
-
-
-def fetched(name: str, files: tuple[str, ...] = FETCHED) -> Path:
-    """The folder into which the files of `hub:OWNER/NAME` (perhaps with @REVISION) were fetched, now or earlier.
-
-    Raises:  ValueError for a name that cannot be one, FileNotFoundError if the hub does not give it.
-    """
-    asked = name.removeprefix(HUB)
-    if not HUB_NAME.fullmatch(asked):
-        raise ValueError(
-            f"{name!r} is no name of a model on the hub: write {HUB}OWNER/NAME or {HUB}OWNER/NAME@REVISION"
-        )
-    owner_and_name, _, revision = asked.partition("@")
-    download = hub_package().snapshot_download
-    try:
-        return Path(download(owner_and_name, revision=revision or None, allow_patterns=list(files)))
-    except Exception as error:  # whatever the network, the hub or its package may raise
-        why = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise FileNotFoundError(
-            f"the hub did not give {owner_and_name} ({why}): check the name, the network, and, for what is private,"
-            " your login"
-        ) from error
-
-
-def hub_package() -> Any:
-    """The package huggingface_hub.
-
-    Raises:  ValueError that says how to install it.
-    """
-    try:
-        return importlib.import_module("huggingface_hub")
-    except ImportError as error:
-        raise ValueError(
-            "the hub is reached with huggingface_hub, which is not installed: pip install 'mixmodal[hub]'"
-        ) from error
 
 
 def save_run(

@@ -6,7 +6,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from tyro.conf import Positional, subcommand
@@ -58,12 +58,18 @@ class Train:
         folder = self.out or (named if (named / "recipe.json").exists() else Path("runs") / self.recipe)
         kept = folder / "recipe.json"
         if self.resume and kept.exists():
-            if self.set or self.data is not None:
+            from mixmodal.guard import WATCHING
+
+            if self.data is not None or any(key.partition("=")[0].strip() not in WATCHING for key in self.set):
                 raise ValueError(
-                    "a resumed run keeps its recipe, so --set and --data cannot change it: train on in another folder"
-                    f" with --set start={folder} and your settings"
+                    f"a resumed run keeps its recipe, but for {', '.join(WATCHING)}: for anything else train on in"
+                    f" another folder with --set start={folder} and your settings"
                 )
             chosen = from_json(Recipe, json.loads(kept.read_text(encoding="utf8")), "recipe")
+        elif self.resume and (named.is_dir() or len(named.parts) > 1):
+            raise ValueError(
+                f"no run is in {named}: give the folder of a run, or the command that it was begun with and --resume"
+            )
         else:
             chosen = recipe(self.recipe)
         if self.data is not None:
@@ -162,10 +168,11 @@ class Eval:
         from mixmodal.judge.suites import Exam, examine, lines
 
         loaded = load(self.model, self.device)
-        options = {}
-        for setting in self.set:
-            key, _, value = setting.partition("=")
-            options[key] = int(value) if value.isdigit() else value
+        from mixmodal.cli_audit import options as read
+
+        options = read(self.set)
+        if self.suite == "likeness" and "source" not in options and (held := _held_out(self.model)):
+            options["source"] = held
         exam = Exam(
             loaded.model,
             loaded.about,
@@ -180,6 +187,17 @@ class Eval:
         if self.json:
             self.json.parent.mkdir(parents=True, exist_ok=True)
             write_json(self.json, {"model": self.model, "steps": loaded.about.get("steps"), **scores})
+
+
+def _held_out(model: str) -> dict[str, Any]:
+    """The first source that the run of a model is validated on; nothing where it says of none."""
+    from mixmodal.checkpoint import find_model
+    from mixmodal.data import OF_MIXTURE
+
+    file = find_model(model).parent / "recipe.json"
+    valid = json.loads(file.read_text(encoding="utf8")).get("valid", {}) if file.exists() else {}
+    first = next(iter(valid.values()), {})
+    return {key: value for key, value in first.items() if key not in OF_MIXTURE[1:]}
 
 
 @dataclass

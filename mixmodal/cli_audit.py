@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -79,11 +80,13 @@ class Audit:
 
         chosen = recipe("values_squares")
         squares = {**chosen.sources["squares"], "of": spec}
-        folder = self.out / f"audit_{Path(self.data).stem}"
+        chosen = replace(chosen, sources={"squares": squares}, valid={}, minutes=self.minutes)
+        made_of = sha256(json.dumps([squares, self.minutes], sort_keys=True).encode()).hexdigest()[:8]
+        folder = self.out / f"audit_{Path(self.data).stem}_{made_of}"
         if (folder / "model" / "config.json").exists():
             print(f"a model of these values is trained already: {folder}")
             return folder
-        return train(replace(chosen, sources={"squares": squares}, valid={}, minutes=self.minutes), folder)
+        return train(chosen, folder)
 
 
 def options(settings: tuple[str, ...]) -> dict[str, Any]:

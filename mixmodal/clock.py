@@ -91,7 +91,7 @@ def warmed(recipe: Recipe, processes: int) -> float:
     """
     began, before = time.perf_counter(), torch.get_num_threads()
     run = prepare(replace(recipe, rows=max(1, recipe.rows // processes), minutes=0.0))
-    if not recipe.compile or compile_trunk(run.model):
+    if not recipe.compile or compile_trunk(run.model, recipe.path):
         return 0.0
     phases = [(False, recipe.optim.settle / 2)] * (recipe.optim.settle > 0) + [(True, 0.99)] * (recipe.optim.settle < 1)
     torch.set_num_threads(max(1, before // processes))  # code is made for a number of threads

@@ -134,11 +134,11 @@ def estimate(job: Job, machine: Machine, count: int, shard: bool) -> Estimate:
         held += FP32 * 2 * ends + 2 * job.size * job.blocks / job.depth
         gathered = others * (2 * job.size * job.blocks + FP32 * ends)
         overlapped = gathered + others * FP32 * job.learning
-        sent = overlapped + others * FP32 * (job.learning + job.parameters) / count
+        sent = overlapped + others * FP32 * 2 * job.learning / count
     else:
         held = FP32 * (job.parameters + job.learning)
-        held += FP32 * (job.learning * 2 + job.parameters) if count > 1 else 0  # what is packed to be sent
-        overlapped = sent = others * FP32 * (job.learning + job.parameters)
+        held += FP32 * 3 * job.learning if count > 1 else 0  # what is packed to be sent
+        overlapped = sent = others * FP32 * 2 * job.learning  # gradients, and the weights that they moved
     speed = machine.inside if count <= machine.in_node else machine.outside
     moving = job.turning / count / (machine.share * machine.peak) + (sent - overlapped) / speed
     return Estimate(

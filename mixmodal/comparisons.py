@@ -38,6 +38,23 @@ def designs() -> Comparison:
     )
 
 
+def options() -> Comparison:
+    """What the options of the trunk and of its prediction bring to raw patches, and two controls, after equal FLOPs."""
+    labels = ("lossless", "asym", "gau", "experts", "adaptive", "skips", "dit", "unet")
+    return Comparison(
+        name="options",
+        question="Which option of the trunk learns raw patches best at equal FLOPs, and what do a DiT and a U-Net?",
+        arms={label: recipe(f"{label}_two") for label in labels},
+        budget=BUDGET,
+        options=HELDOUT,
+        n=100,
+        few=40,
+        points=3,
+        evaluations=(4, 16),
+        twin=False,
+    )
+
+
 def roads() -> Comparison:
     """Transfusion, Show-o, Chameleon or raw patches: text and pictures after equal FLOPs, tokenizers counted."""
     labels = ("lossless", "transfusion", "showo", "chameleon")

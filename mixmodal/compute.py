@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import shutil
 import sys
+import sysconfig
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -51,8 +55,8 @@ def cost_of(model: Model, recipe: Recipe, dtype: torch.dtype) -> Cost:
     named = dict(model.named_parameters())
     parameters = sum(p.numel() for p in named.values())
     learning = sum(p.numel() for p in named.values() if p.requires_grad)
-    matrices = sum(  # each position goes by one expert
-        p.numel() / (trunk.experts if name.startswith("trunk.blocks.") else 1)
+    matrices = sum(  # each position goes by one expert; what is frozen has no gradient of its own
+        p.numel() / (trunk.experts if name.startswith("trunk.blocks.") else 1) * (1 if p.requires_grad else 2 / 3)
         for name, p in named.items()
         if p.ndim == 2 and name.startswith("trunk.")
     )
@@ -104,6 +108,16 @@ def keep_freed_memory() -> bool:
         return bool(libc.mallopt(mapped, 0) and libc.mallopt(trim, 2**31 - 1))
     except (OSError, AttributeError):
         return False
+
+
+def lacks_compiler() -> str:
+    """What is missing on this machine to compile for its processor; nothing where it can."""
+    wanted = ("cl",) if os.name == "nt" else ("g++", "clang++")
+    if not any(map(shutil.which, wanted)):
+        return f"no C++ compiler is on this machine ({' or '.join(wanted)})"
+    if os.name != "nt" and not Path(sysconfig.get_path("include"), "Python.h").exists():
+        return "Python's own headers are not on this machine (Debian's package python3-dev)"
+    return ""
 
 
 def measured_peak(dtype: torch.dtype, device: str = "cpu") -> float:

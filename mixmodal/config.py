@@ -268,7 +268,10 @@ def override(config: Any, settings: typing.Iterable[str]) -> Any:
             # checked when it is built.
             open_ended |= "kind" in node
             if name not in node and not open_ended:
-                raise ValueError(unknown(".".join(path[: depth + 1]), name, node))
+                told = unknown(".".join(path[: depth + 1]), name, node)
+                if depth == 0 and name in ("codec", "objective", "head"):
+                    told += f"; of a stream it is model.streams.NAME.{'.'.join(path)}"
+                raise ValueError(told)
             if last:
                 node[name] = value
             else:

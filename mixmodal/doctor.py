@@ -14,15 +14,16 @@ import torch
 
 from mixmodal import __version__
 from mixmodal.checkpoint import checkpoints, find_model, home_step, lacks
-from mixmodal.compute import fast_dtype, measured_peak
+from mixmodal.compute import fast_dtype, lacks_compiler, measured_peak
 from mixmodal.config import Recipe, from_json
 from mixmodal.curves import FOLDER, OTHER_SEED, curve_of, distances, processor, unlike
+from mixmodal.data.named import data_folder
 from mixmodal.recipes import recipes
 
 GIB = 2**30
 NEEDED = ("torch", "numpy", "pillow", "einops", "safetensors", "tokenizers", "tyro", "tqdm")
 WAITS = 0.1  # of the time of a step, for its data
-EXTRAS = {"data": ("scikit-learn", "pyarrow", "datasets"), "hub": ("huggingface_hub",)}
+EXTRAS = {"data": ("scikit-learn", "pyarrow", "datasets"), "hub": ("huggingface_hub",), "video": ("av",)}
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,9 @@ def machine(folder: Path = Path(".")) -> list[Finding]:
     out.append(Finding("ok", "speed", f"{told}; precision=auto takes {taken} on the processor"))
     if speeds[taken] < 0.8 * max(speeds.values()):
         out.append(Finding("note", "precision", f"{max(speeds, key=speeds.get)} is faster here: --set precision=..."))
-    compiler = next((name for name in ("g++", "clang++") if shutil.which(name)), None)
-    told = compiler or "neither g++ nor clang++: training is slower without, install one"
-    out.append(Finding("ok" if compiler else "note", "compiler", told))
+    lacking = lacks_compiler()
+    told = f"{lacking}: training is slower without, install it" if lacking else "what it takes is there"
+    out.append(Finding("note" if lacking else "ok", "compiler", told))
     if not torch.cuda.is_available():
         return [*out, Finding("ok", "GPU", "none that torch can use: everything runs on the processor")]
     for number in range(torch.cuda.device_count()):
@@ -93,11 +94,11 @@ def installation() -> list[Finding]:
         lacking = [name for name in names if not _version(name)]
         told = f"without {', '.join(lacking)}: pip install 'mixmodal[{extra}]'" if lacking else ", ".join(names)
         out.append(Finding("note" if lacking else "ok", f"extra {extra}", told))
-    where = os.environ.get("MIXMODAL_DATA")
-    if not where:
-        return [*out, Finding("note", "named data", "MIXMODAL_DATA names no folder: only recipes that need none run")]
-    there = Path(where).is_dir()
-    return [*out, Finding("ok" if there else "WRONG", "named data", where if there else f"{where} is not there")]
+    where, named = data_folder(), "MIXMODAL_DATA" in os.environ
+    if where.is_dir():
+        return [*out, Finding("ok", "named data", str(where))]
+    told = f"{where} is not there" + ("" if named else " yet: `mixmodal data get` puts data into it")
+    return [*out, Finding("WRONG" if named else "note", "named data", told)]
 
 
 def _version(name: str) -> str | None:

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from mixmodal.checkpoint import HUB, fetched, hint_of_hub, inside
+from mixmodal.checkpoint import inside
 from mixmodal.codecs.text import BEGIN, END, with_specials
 from mixmodal.config import ModelConfig, RotaryScaling, StreamConfig, TrunkConfig
 from mixmodal.growing import extended
+from mixmodal.hub import HUB, fetched, hint_of_hub
 from mixmodal.linear import Linear
 from mixmodal.model import Model
 
@@ -55,6 +57,7 @@ def load(where: str | Path, like: ModelConfig | None = None, seed: int = 0) -> t
     told = json.loads(_file(folder, "config.json", text).read_text(encoding="utf8"))
     trunk = trunk_of(told)
     if like is not None:
+        _refuse(like)
         trunk = _as_wanted(trunk, like.trunk)
     tensors = _Tensors(folder, text)
     tied = bool(told.get("tie_word_embeddings", False))
@@ -62,7 +65,11 @@ def load(where: str | Path, like: ModelConfig | None = None, seed: int = 0) -> t
         raise ValueError(f"{text} has no {HEAD}, and its config.json does not say that it is tied: a part is missing")
     rows = tensors.rows(TABLE)
     tokenizer = _with_all_rows(_file(folder, "tokenizer.json", text).read_text(encoding="utf8"), rows)
+    ends = _ends(folder, told)
     config = _composed(trunk, like, tokenizer, tied, rows)
+    speaker = config.streams[config.speaker]
+    speaker = replace(speaker, codec={**speaker.codec, "ends": ends})
+    config = replace(config, streams={**config.streams, config.speaker: speaker})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Model(config)
@@ -70,6 +77,22 @@ def load(where: str | Path, like: ModelConfig | None = None, seed: int = 0) -> t
     about = {"foreign": text if text.startswith(HUB) else folder.resolve().name, "family": told["model_type"]}
     licence = licence_of(folder)
     return model.eval(), {**about, **({"licence": licence} if licence else {}), "seed": seed, "steps": 0}
+
+
+def _refuse(like: ModelConfig) -> None:
+    """Nothing, for a recipe's model whose other streams can stand on a foreign trunk as they are.
+
+    Raises:  ValueError that says what to do instead.
+    """
+    for name, stream in like.streams.items():
+        for spec in (stream.codec, stream.objective):
+            if isinstance(nets := spec.get("nets"), dict) and "from" in nets:
+                raise ValueError(
+                    f"the stream {name} stands on a trained net ({nets['from']}): import without --recipe, then train"
+                    " the recipe on what came of it, `mixmodal train RECIPE --set start=OUT`"
+                )
+    if like.trunk.adaptive:
+        raise ValueError("the recipe's trunk is adaptive, these weights' is not: take a recipe that adds the time")
 
 
 def trunk_of(told: dict[str, Any]) -> TrunkConfig:
@@ -145,11 +168,12 @@ def _composed(trunk: TrunkConfig, like: ModelConfig | None, tokenizer: str, tied
     if kinds != ("text", "next_token", "categorical"):
         raise ValueError(f"the speaker is {kinds}: these weights speak by text + next_token + categorical only")
     media = {stream.medium for stream in like.streams.values()} - {speaker.medium}
-    made = with_specials(tokenizer, media)
+    made = with_specials(tokenizer, media, speaker.codec.get("tasks", False))
     kept = speaker.codec.get("kept", rows if trunk.frozen or trunk.adapter_rank else 0)
+    own = {name: speaker.codec[name] for name in ("learned", "tasks", "fill") if name in speaker.codec}
     speaker = replace(
         speaker,
-        codec={"kind": "text", "tokenizer": made.tokenizer, "vocabulary": made.vocabulary, "kept": kept},
+        codec={"kind": "text", "tokenizer": made.tokenizer, "vocabulary": made.vocabulary, "kept": kept, **own},
         head={**speaker.head, "tied": tied},
     )
     return replace(like, trunk=trunk, streams={**like.streams, like.speaker: speaker})
@@ -160,6 +184,12 @@ def _with_all_rows(tokenizer: str, rows: int) -> str:
     loaded = Tokenizer.from_str(tokenizer)
     loaded.no_truncation()
     loaded.no_padding()
+    numbers = loaded.get_vocab().values()
+    if max(numbers) + 1 != len(numbers):
+        raise ValueError(
+            f"tokenizer.json has {len(numbers)} tokens, and the highest number is {max(numbers)}: new tokens would take"
+            " numbers that are taken; fill its holes with spare tokens first"
+        )
     spare = rows - loaded.get_vocab_size()
     loaded.add_special_tokens([f"<|spare row {n}|>" for n in range(1, spare + 1)])
     return loaded.to_str()
@@ -177,6 +207,28 @@ def _twins(tokenizer: Tokenizer, model: Model, told: dict[str, Any]) -> dict[int
     return out
 
 
+def _ends(folder: Path, told: dict[str, Any]) -> list[int]:
+    """The tokens at which they end a text: those of config.json, and of generation_config.json where it is there."""
+    file, found = folder / "generation_config.json", [told.get("eos_token_id")]
+    if file.exists():
+        found.append(json.loads(file.read_text(encoding="utf8")).get("eos_token_id"))
+    listed = [one for each in found for one in (each if isinstance(each, list) else [each])]
+    return sorted({one for one in listed if isinstance(one, int)})
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The tensors of a file.
+
+    Raises:  ValueError for a file that is damaged.
+    """
+    try:
+        with safe_open(path, "pt") as held:
+            yield held
+    except SafetensorError as error:
+        raise ValueError(f"{path} cannot be read ({error}): it is damaged or cut short, fetch it again") from error
+
+
 class _Tensors:
     """The tensors of a checkpoint by their names in transformers, however many files hold them."""
 
@@ -188,7 +240,7 @@ class _Tensors:
             self.file_of = {name: inside(folder, file) for name, file in named.items()}
         else:
             file = _file(folder, "model.safetensors", text)
-            with safe_open(file, "pt") as held:
+            with _opened(file) as held:
                 self.file_of = dict.fromkeys(held.keys(), file.name)
         self.bare = TABLE not in self.file_of  # saved without its head, the names lack their first word
 
@@ -203,13 +255,13 @@ class _Tensors:
         if name not in self:
             raise ValueError(f"{self.text} has no tensor {name}: it is no language model, or a part of it is missing")
         file = _file(self.folder, self.file_of[self._name(name)], self.text)
-        with safe_open(file, "pt") as held:
+        with _opened(file) as held:
             return held.get_slice(self._name(name)).get_shape()[0]
 
     def each(self) -> Iterator[tuple[str, Tensor]]:
         """Every tensor in fp32, one after another, so that no more than one of them is held."""
         for file in sorted(set(self.file_of.values())):
-            with safe_open(_file(self.folder, file, self.text), "pt") as held:
+            with _opened(_file(self.folder, file, self.text)) as held:
                 for name in held.keys():  # noqa: SIM118 - it is no mapping
                     full = f"model.{name}" if self.bare and name != HEAD else name
                     yield full, held.get_tensor(name).float()
@@ -288,8 +340,8 @@ def licence_of(folder: Path) -> str:
 # Adapters
 
 
-def adapted(model: Model, wanted: TrunkConfig) -> Model:
-    """The model with the adapters of `wanted` beside its trunk's matrices, new, or frozen, where `wanted` says so.
+def adapted(model: Model, wanted: TrunkConfig, seed: int = 0) -> Model:
+    """The model with the adapters of `wanted` beside its trunk's matrices, new from `seed`, or frozen, as it says.
 
     What the model has already stays where `wanted` asks for nothing.
     Raises:  ValueError if it has adapters of another rank.
@@ -303,7 +355,7 @@ def adapted(model: Model, wanted: TrunkConfig) -> Model:
         )
     if trunk == model.config.trunk:
         return model
-    return _remade(model, replace(model.config, trunk=trunk), model.state_dict())
+    return _remade(model, replace(model.config, trunk=trunk), model.state_dict(), seed)
 
 
 def merged(model: Model) -> Model:
@@ -329,10 +381,10 @@ def merged(model: Model) -> Model:
     return _remade(model, replace(model.config, trunk=trunk, streams=streams), weights)
 
 
-def _remade(model: Model, config: ModelConfig, weights: dict[str, Tensor]) -> Model:
+def _remade(model: Model, config: ModelConfig, weights: dict[str, Tensor], seed: int = 0) -> Model:
     """A new model of another configuration, with these weights wherever it has a place for them."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # of the adapters' first matrices; the second are zero
+        torch.manual_seed(seed)  # of the adapters' first matrices; the second are zero
         made = Model(config)
     made.load_state_dict(weights, strict=False)
     return made.to(next(model.parameters()).device).train(model.training)

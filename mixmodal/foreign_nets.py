@@ -14,10 +14,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from mixmodal.checkpoint import HUB, fetched
 from mixmodal.codecs import autoencoder_kl
 from mixmodal.config import to_json
 from mixmodal.foreign import licence_of
+from mixmodal.hub import HUB, fetched
 
 MARK = "diffusers:"
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"

@@ -271,7 +271,7 @@ def _speak(model: Model, request: Request, tracks: list[_Track], rng: torch.Gene
     speaker, codec = model.speaker, model.speaker.codec
     opens = _openings(model)
     banned = [token for token in _unwritten(model) if not more or token not in opens]
-    ask = Ask(request.settings, rng, banned, [codec.end, *opens], False)
+    ask = Ask(request.settings, rng, banned, [codec.end, *codec.ends, *opens], False)
     sampler = speaker.objective.sampler(codec, speaker.head, codec.grid([]), ask)
     values = list((yield from _sample(model, speaker, sampler, tracks)))
     ended = bool(values) and values[-1] in ask.stops

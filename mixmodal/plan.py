@@ -186,7 +186,8 @@ def _asks_enough(comparison: Comparison) -> None:
         asked = len(questions(comparison.suite, exam))
         if asked < min(FEWEST, comparison.n):
             raise ValueError(
-                f"{asked} held-out pictures with words could be {what}, and {FEWEST} are wanted: take more data"
+                f"{asked} held-out pictures with words could be {what}, and {FEWEST} are wanted: take more data (of"
+                " a folder a twentieth is held out, and half of that tuned on)"
             )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Container
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,7 +12,7 @@ from torch import Tensor
 from mixmodal import config as values
 from mixmodal import foreign_nets
 from mixmodal.checkpoint import from_pretrained
-from mixmodal.compute import Cost, cost_of, fast_dtype, keep_freed_memory, measured_peak
+from mixmodal.compute import Cost, cost_of, fast_dtype, keep_freed_memory, lacks_compiler, measured_peak
 from mixmodal.config import STANDING, Recipe
 from mixmodal.data import make_mixture
 from mixmodal.data.loading import Loader
@@ -109,9 +108,9 @@ def made(recipe: Recipe) -> tuple[Recipe, Model, Mixture, dict[str, Any]]:
     mixture = make_mixture(recipe.sources, recipe.seed)
     began, about = None, {}
     if recipe.start:
-        torch.manual_seed(recipe.seed)  # new adapters draw
+        torch.manual_seed(recipe.seed)
         began, about = from_pretrained(recipe.start)
-        began = adapted(began, recipe.model.trunk)
+        began = adapted(began, recipe.model.trunk, recipe.seed)
         recipe = replace(recipe, model=together(began.config, recipe.model))
     had = began.config.streams if began is not None else {}
     recipe, standing, origin = _standing(recipe, had)
@@ -190,9 +189,11 @@ def _complete(recipe: Recipe, mixture) -> values.ModelConfig:
     return replace(recipe.model, streams=streams)
 
 
-def compile_trunk(model: Model) -> str | None:
+def compile_trunk(model: Model, path: str = "auto") -> str | None:
     """Compile the block, once for all layers; where that cannot be done, the reason."""
-    if next(model.parameters()).device.type == "cpu" and not (shutil.which("g++") or shutil.which("clang++")):
-        return "no C++ compiler is on this machine (g++ or clang++); training is slower without"
+    if path == "segments":
+        return "every batch has segments of its own, and would be compiled anew"
+    if next(model.parameters()).device.type == "cpu" and (why := lacks_compiler()):
+        return f"{why}; training is slower without"
     model.trunk.run_block = torch.compile(run_block, dynamic=False)
     return None

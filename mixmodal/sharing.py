@@ -9,10 +9,16 @@ from typing import Any
 
 from safetensors import safe_open
 
-from mixmodal.checkpoint import ASSET, HUB, HUB_NAME, find_model, hub_package, inside, write_text
+from mixmodal.checkpoint import ASSET, find_model, inside, write_text
+from mixmodal.hub import HUB, HUB_NAME, hub_package
 
 TOLD = ("recipe", "foreign", "family", "seed", "steps", "seconds", "torch", "threads", "bits_per_byte")
-LOCAL = ("path", "file", "where")  # options of sources that tell about one's own disk, and nothing about the model
+LOCAL = (
+    "path",
+    "file",
+    "files",
+    "where",
+)  # options of sources that tell about one's own disk, and nothing about the model
 
 
 def card(folder: Path, title: str, licence: str = "", scores: list[dict[str, Any]] | None = None) -> str:
@@ -60,7 +66,18 @@ def _facts(folder: Path, data: dict[str, Any]) -> list[tuple[str, Any]]:
 
 def _public(told: Any) -> Any:
     """The same without what tells about one's own disk, however deep it stands."""
-    return {k: _public(v) for k, v in told.items() if k not in LOCAL} if isinstance(told, dict) else told
+    if isinstance(told, dict):
+        return {name: _public(value) for name, value in told.items() if name not in LOCAL}
+    return [_public(value) for value in told] if isinstance(told, list) else told
+
+
+def _without_origin(stream: dict[str, Any]) -> dict[str, Any]:
+    """A stream without the folder that its trained net came from, whose weights lie in the model."""
+    out = {}
+    for part, spec in stream.items():
+        nets = spec.get("nets") if isinstance(spec, dict) else None
+        out[part] = {**spec, "nets": {k: v for k, v in nets.items() if k != "from"}} if isinstance(nets, dict) else spec
+    return out
 
 
 def _table(rows: list[tuple[str, Any]]) -> list[str]:
@@ -133,6 +150,7 @@ def push_to_hub(where: str | Path, name: str, *, licence: str = "", private: boo
     sent["README.md"] = card(folder, HUB + name, licence, scores_of(folder)).encode()
     if "sources" in data.get("about", {}):
         data["about"]["sources"] = _public(data["about"]["sources"])
+    data["model"]["streams"] = {name: _without_origin(s) for name, s in data["model"]["streams"].items()}
     sent["config.json"] = json.dumps(data, indent=1).encode()
     api = hub.HfApi()
     address = api.create_repo(name, private=private, exist_ok=True)

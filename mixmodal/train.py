@@ -94,7 +94,7 @@ def train(
         (out / "diagnosis.txt").unlink(missing_ok=True)  # if what it tells is still so, it will be told again
         say(f"resumed at step {step:,} after {duration(spent)}")
     track = Track(out, step, say) if ranks.first else Untracked(out, step, say)
-    if recipe.compile and (why := compile_trunk(run.model)):
+    if recipe.compile and (why := compile_trunk(run.model, recipe.path)):
         say(f"not compiled: {why}")
     elif recipe.compile and ranks.shard:
         compile_blocks(run.model.trunk)

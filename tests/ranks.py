@@ -132,7 +132,16 @@ def moved(recipe: Recipe, ranks: Ranks, words_only: range) -> dict[str, Any]:
         "taken": ranks.all(taken),
         "skipped": ranks.all(skipped) and all(torch.equal(weights[n], after[n]) for n in after),
         "spread": all(torch.equal(here[n], after[n]) for n in after),
+        "saved": _comes_back(run.model, after) if ranks.first else True,
     }
+
+
+def _comes_back(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> bool:
+    """Whether a model that is here perhaps in part is saved whole, with these weights."""
+    with tempfile.TemporaryDirectory() as home:
+        checkpoint.save_pretrained(model, home, weights=weights)
+        held = dict(checkpoint.from_pretrained(home)[0].named_parameters())
+    return all(n in held and torch.equal(held[n], whole.to(held[n].dtype)) for n, whole in weights.items())
 
 
 def apart(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
@@ -165,7 +174,7 @@ def compared(ranks: Ranks, home: Path) -> None:
                     "losses": max(abs(one["losses"][n] - many["losses"][n]) for n in one["losses"]),
                     "gradients": apart(one["gradients"], many["gradients"]),
                     "weights": apart(one["weights"], many["weights"]),
-                    **{told: many[told] for told in ("taken", "skipped", "spread")},
+                    **{told: many[told] for told in ("taken", "skipped", "spread", "saved")},
                 }
     far = replace(ranks, room=None)
     found["cost"], found["seconds"] = counted(far), timed(far)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import mixed_documents, small_config, small_model
 from safetensors.torch import load_file
+from tiny import RECIPE
 
 from mixmodal.api import Loaded
 from mixmodal.checkpoint import from_pretrained, save_pretrained
@@ -18,6 +19,7 @@ from mixmodal.config import OptimConfig, Recipe, TrunkConfig
 from mixmodal.foreign import adapted, merged
 from mixmodal.model import Model
 from mixmodal.optim import make_optimizers
+from mixmodal.prepare import prepare
 from mixmodal.sequence import collate
 
 WANTED = TrunkConfig(adapter_rank=3, adapter_scale=1.5)
@@ -127,6 +129,29 @@ def test_what_was_trained_is_saved_apart_and_finds_its_base_again(tmp_path):
     (tmp_path / "base/model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match="no model in .*base"):
         from_pretrained(tmp_path / "apart")
+
+
+def test_what_is_frozen_and_came_after_the_base_is_saved_beside_the_adapters(tmp_path):
+    base = small_model()
+    save_pretrained(base, tmp_path / "base")
+    model = trained(adapted(base, WANTED))
+    late = model.streams["patches"].codec.into
+    late.data.add_(1)
+    late.requires_grad_(False)
+    save_pretrained(model, tmp_path / "apart", base=str(tmp_path / "base"))
+    assert "streams.patches.codec.into" in load_file(tmp_path / "apart/model.safetensors")
+    assert torch.equal(from_pretrained(tmp_path / "apart")[0].streams["patches"].codec.into, late)
+
+
+def test_adapters_begin_otherwise_with_another_seed():
+    first = [adapted(small_model(), WANTED, seed).trunk.blocks[0].attention.q.narrow for seed in (0, 0, 1)]
+    assert torch.equal(first[0], first[1]) and not torch.equal(first[0], first[2])
+
+
+def test_a_frozen_trunk_takes_two_thirds_of_the_work():
+    chosen = replace(RECIPE, model=replace(RECIPE.model, trunk=replace(RECIPE.model.trunk, frozen=True)))
+    whole, frozen = (prepare(recipe).cost.flops for recipe in (RECIPE, chosen))
+    assert frozen < 0.95 * whole  # of so small a model much is attention and ends
 
 
 def test_a_base_that_is_not_the_one_trained_from_is_refused_and_none_is_written_over(tmp_path):

@@ -52,6 +52,14 @@ def test_a_saved_model_is_loaded_as_it_was(tmp_path, make):
     assert losses(model) == losses(loaded)
 
 
+def test_a_file_that_is_cut_short_is_refused(tmp_path):
+    save_pretrained(small_model(), tmp_path)
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:3000])
+    with pytest.raises(ValueError, match=r"model.safetensors cannot be read .* cut short"):
+        from_pretrained(tmp_path)
+
+
 def test_a_model_is_a_configuration_a_tokenizer_and_tensors(tmp_path):
     model = small_model(depth=1)
     save_pretrained(model, tmp_path)

@@ -19,10 +19,13 @@ from mixmodal.checkpoint import from_pretrained, save_pretrained
 from mixmodal.cli import main
 from mixmodal.codecs.text import LARGEST_SIZE, train_tokenizer
 from mixmodal.config import ModelConfig, OptimConfig, RotaryScaling, TrunkConfig, from_json, override, to_json
+from mixmodal.designs import showo
 from mixmodal.foreign import load, merged, trunk_of
+from mixmodal.generate import Request, generate
 from mixmodal.judge import suites
 from mixmodal.optim import make_optimizers
 from mixmodal.parts import Document, Image, Text
+from mixmodal.sampling import Settings
 from mixmodal.sequence import Run, Sequence, collate
 
 transformers = pytest.importorskip("transformers", reason="the checkpoints are written by transformers (extra `test`)")
@@ -388,3 +391,51 @@ def test_what_is_no_model_of_ours_says_how_it_becomes_one(qwen, tmp_path, capsys
             main(arguments)
         assert end.value.code == 2 and message in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
+
+
+# Their ends, and what stands in the way
+
+
+def test_a_text_ends_where_theirs_does_and_at_every_token_that_ends_one(tmp_path):
+    written(tmp_path, *CASES["qwen3"])
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [5, 8]}), encoding="utf8")
+    model, _ = load(tmp_path)
+    codec, head = model.speaker.codec, model.speaker.head
+    assert codec.ends == (5, 6, 8)
+    for end in (*codec.ends, codec.end):
+        said = iter([9, 9, end, 9, 9, 9])
+        head.draw = lambda *_, said=said: (torch.tensor([next(said)]), torch.ones(1))
+        request = Request(Document((Text("a", wanted=False), Text())), Settings(max_tokens=6))
+        text = generate(model, [request])[0].parts[-1].text
+        assert text == codec.tokenizer.decode([9, 9])
+
+
+def test_a_recipe_that_a_foreign_trunk_cannot_carry_is_refused_with_what_to_do(qwen):
+    nets = {"kind": "autoencoder", "quantizer": {"kind": "lfq", "bits": 4}, "from": "recipe:tokenizer_scenes"}
+    with pytest.raises(ValueError, match=r"stands on a trained net .* train the recipe .*start=OUT"):
+        load(qwen, showo.model(RECIPE.model.trunk, nets=nets))
+    with pytest.raises(ValueError, match="take a recipe that adds the time"):
+        load(qwen, replace(small_config(), trunk=replace(small_config().trunk, adaptive=True)))
+
+
+def test_what_the_speaker_of_a_recipe_says_of_its_text_is_kept(qwen):
+    like = small_config()
+    text = like.streams["text"]
+    text = replace(text, codec={**text.codec, "tasks": True, "learned": 4})
+    codec = load(qwen, replace(like, streams={**like.streams, "text": text}))[0].speaker.codec
+    assert codec.tasks and codec.place.shape[0] == 4 and codec.begins((Text("a"),)) != [codec.begin]
+
+
+def test_damaged_files_and_vocabularies_with_holes_are_refused(tmp_path):
+    written(tmp_path, *CASES["qwen3"])
+    told = json.loads(TOKENIZER)
+    last = max(told["model"]["vocab"], key=told["model"]["vocab"].get)
+    told["model"]["vocab"][last] += 5
+    told["model"]["merges"] = [m for m in told["model"]["merges"] if "".join(m) != last]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(told), encoding="utf8")
+    with pytest.raises(ValueError, match="fill its holes with spare tokens first"):
+        load(tmp_path)
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:2000])
+    with pytest.raises(ValueError, match=r"model.safetensors cannot be read .* cut short"):
+        load(tmp_path)

@@ -61,6 +61,7 @@ def test_a_step_of_several_ranks_one_of_them_with_words_only_is_that_of_one(foun
     assert told["taken"] and told["losses"] < CLOSE
     assert told["gradients"] < CLOSE and told["weights"] < CLOSE
     assert told["spread"]  # every rank has what the owners moved
+    assert told["saved"]
 
 
 @linux

@@ -11,10 +11,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import small_model
+from test_designs import made
 from tiny import RECIPE, hasten, quiet
 
 import mixmodal
-from mixmodal import checkpoint
+from mixmodal import hub as hub_names
+from mixmodal import sharing
 from mixmodal import train as training
 from mixmodal.api import Loaded, load
 from mixmodal.checkpoint import from_pretrained, save_pretrained, write_json
@@ -113,7 +115,7 @@ def test_a_hub_that_gives_nothing_says_what_to_check(hub):
     for name in ("hub:thing", "hub:a/b/c", "hub:../x", "hub:/x", "hub:a/.."):
         with pytest.raises(ValueError, match="write hub:OWNER/NAME or hub:OWNER/NAME@REVISION"):
             from_pretrained(name)
-    assert hub.asked == ("someone/thing", None, checkpoint.FETCHED)
+    assert hub.asked == ("someone/thing", None, hub_names.FETCHED)
 
 
 def test_without_its_package_the_hub_says_what_to_install(monkeypatch, run):
@@ -221,3 +223,18 @@ def test_an_asset_outside_the_folder_is_never_sent(hub, run):
     with pytest.raises(ValueError, match="lies outside the folder"):
         push_to_hub(run, "someone/thing")
     assert hub.sent is None
+
+
+def test_neither_files_nor_folders_of_ones_own_are_told(hub, tmp_path):
+    assert sharing._public({"mine": {"kind": "datasets", "files": ["/home/me/a"]}, "all": [{"path": "/home"}]}) == {
+        "mine": {"kind": "datasets"},
+        "all": [{}],
+    }
+    model = made("showo")
+    model.config.streams["codes"].codec["nets"] = {
+        **model.config.streams["codes"].codec["nets"],
+        "from": "/home/somebody",
+    }
+    save_pretrained(model, tmp_path / "m")
+    push_to_hub(tmp_path / "m", "someone/codes")
+    assert b"somebody" not in hub.sent["config.json"] and b"autoencoder" in hub.sent["config.json"]

@@ -25,7 +25,7 @@ FLOORS = (
     " chance similarity cache coder healing",
     "features quantizers codecs heads objectives",
     "model generate layout inversion compression designs",
-    "data filling optim parallel board owned stored cluster checkpoint growing foreign foreign_nets sharing guard"
+    "data filling optim parallel board owned stored cluster hub checkpoint growing foreign foreign_nets sharing guard"
     " diagnosis watch prepare step train compute memory track clock",
     "judge",
     "recipes chain api plan compare comparisons appraise collect report cli cli_audit cli_compare cli_data cli_doctor"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import random
 from dataclasses import replace
 
@@ -17,6 +19,13 @@ from mixmodal.codecs.text import LARGEST_SIZE, Codec, Config, prepare, train_tok
 from mixmodal.config import ModelConfig, Recipe, to_json
 from mixmodal.model import Model
 from mixmodal.parts import Document, Text
+
+
+def test_a_copy_of_a_codec_reads_no_special_tokens_out_of_a_text():
+    codec = small_model().speaker.codec
+    for copied in (copy.deepcopy(codec), pickle.loads(pickle.dumps(codec))):
+        assert copied.encode(Text("x <|end|>")).values.tolist() == codec.encode(Text("x <|end|>")).values.tolist()
+
 
 ODD = [
     "plain words",

@@ -271,7 +271,7 @@ def test_a_run_of_so_many_minutes_plans_again_by_the_steps_that_it_takes():
 @pytest.mark.parametrize("why", [None, "no compiler"])
 def test_what_a_training_compiles_is_compiled_before_it_with_its_rows_and_threads(why, monkeypatch):
     seen, threads = [], torch.get_num_threads()
-    monkeypatch.setattr("mixmodal.clock.compile_trunk", lambda model: why)
+    monkeypatch.setattr("mixmodal.clock.compile_trunk", lambda model, path: why)
     monkeypatch.setattr(
         "mixmodal.clock.train_step",
         lambda run, batch, optimizers, settled: seen.append(
@@ -306,7 +306,11 @@ def test_a_recipe_that_compiles_says_why_where_it_cannot(monkeypatch):
     run = prepare(RECIPE)
     monkeypatch.setattr("shutil.which", lambda _: None)
     assert "no C++ compiler" in compile_trunk(run.model)
+    assert "segments of its own" in compile_trunk(run.model, "segments")
     monkeypatch.setattr("shutil.which", lambda _: "g++")
+    with monkeypatch.context() as patch:
+        patch.setattr("sysconfig.get_path", lambda _: "nowhere")
+        assert "python3-dev" in compile_trunk(run.model)
     before = run.model.trunk.run_block
     assert compile_trunk(run.model) is None and run.model.trunk.run_block is not before
 

@@ -159,6 +159,11 @@ def test_a_run_is_trained_resumed_by_its_folder_and_not_overwritten(tmp_path, ca
     hasten(monkeypatch)
     main(["train", str(out), "--resume"])  # as its help says: the folder of a run to go on with
     assert "resumed at step 2" in capsys.readouterr().out
+    main(["train", str(out), "--resume", "--set", "workers=1", "every=7"])  # which decide nothing about the weights
+    assert "for anything else train on in another folder" in refused(
+        capsys, "train", str(out), "--resume", "--set", "optim.rate=1"
+    )
+    assert "no run is in" in refused(capsys, "train", str(tmp_path / "nowhere"), "--resume")
 
 
 @pytest.mark.parametrize(
@@ -175,6 +180,8 @@ def test_a_run_is_trained_resumed_by_its_folder_and_not_overwritten(tmp_path, ca
         (["sample", "RUN", "a", "--size", "0"], "HEIGHTxWIDTH"),
         (["caption", "RUN", "nowhere.png"], "nowhere.png is not there"),
         (["caption", "RUN", "RUN/recipe.json"], "picture"),
+        (["train", "own_32", "--dry-run"], "no folder of pictures is named: give it"),
+        (["train", "scenes_two", "--set", "codec.ends=4"], "of a stream it is model.streams.NAME.codec.ends"),
         (["eval", "RUN", "--suite", "scense"], "unknown suite 'scense': did you mean scenes"),
     ],
 )

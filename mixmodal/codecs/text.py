@@ -29,7 +29,8 @@ class Config:
              `fill` > 0 fills a text with end tokens to a multiple of so many, at least one: for who makes it whole.
              With `tasks` a document opens with a token for what is wanted of it: one medium, or several.
              `kept` > 0 keeps the first so many rows of the table, and of a head over it, as they are: what the rows
-             behind them learn stands beside, in `table_added`.
+             behind them learn stands beside, in `table_added`. Of `ends`, tokens of a foreign vocabulary, each ends a
+             text that the model writes, as its own end does.
     """
 
     tokenizer: str = ""
@@ -38,6 +39,7 @@ class Config:
     tasks: bool = False
     fill: int = 0
     kept: int = 0
+    ends: tuple[int, ...] = ()
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> str:
@@ -102,8 +104,13 @@ class Codec(nn.Module):
         self.table_added = nn.Parameter(torch.zeros(self.vocabulary - self.kept, width)) if self.kept else None
         self.place = nn.Parameter(torch.randn(config.learned, width) * 0.8) if config.learned else None
         self.begin, self.end, self.tasks, self.fill = self._id(BEGIN), self._id(END), config.tasks, config.fill
+        self.ends = tuple(config.ends)
         self._sizes = {n: self._id(f"<|{n}|>") for n in range(1, LARGEST_SIZE + 1)}
         self._of_size = {token: n for n, token in self._sizes.items()}
+
+    def __setstate__(self, state: dict) -> None:
+        super().__setstate__(state)
+        self.tokenizer.encode_special_tokens = True  # a copy of a tokenizer forgets it
 
     def _id(self, mark: str) -> int:
         number = self.tokenizer.token_to_id(mark)

@@ -34,6 +34,8 @@ class _Files(FoundPairs):
         name: str | None = None,
         **options,
     ) -> None:
+        if not str(path):
+            raise ValueError("no folder of pictures is named: give it, as `mixmodal train own_32 --data PATH` does")
         self._path = Path(path)
         self._root = self._folder(self._path).resolve()
         if not self._root.is_dir():
