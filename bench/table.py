@@ -55,7 +55,7 @@ def main() -> None:
         done = given.record / f"{Path(script).stem}.jsonl"
         if not done.exists():
             begun = done.with_suffix(".part")
-            begun.unlink(missing_ok=True)
+            begun.write_text("", encoding="utf8")
             asked = [f"--rounds={given.rounds}", f"--threads={given.threads}", f"--record={begun}"]
             if subprocess.run([sys.executable, HERE / script, *asked], check=False).returncode:
                 failed.append(script)

@@ -78,6 +78,14 @@ def block_bytes(
         if not compiled:
             numbers = size * (2 * trunk.width + 2 * asked + 2 * shown + (inner + inner % 2) * trunk.mlp_width)
             numbers += WIDE * (1 + trunk.norm_gain) * (2 * trunk.width + asked + shown)
+        if trunk.adapter_rank:  # which want the inputs that the frozen matrices beside them do not
+            fans = 4 * trunk.width + 2 * asked + 2 * shown + inner * (trunk.width + trunk.mlp_width)
+            numbers += size * (4 + inner) * trunk.adapter_rank
+            matrices += trunk.adapter_rank * fans
+        elif trunk.frozen:
+            numbers -= size * (2 * trunk.width + asked + trunk.mlp_width)
+        if (trunk.frozen or trunk.adapter_rank) and not compiled:
+            numbers -= WIDE * trunk.norm_gain * (2 * trunk.width + asked + shown)
     if trunk.experts > 1:  # what is parted and joined again
         numbers += 2 * size * (trunk.width + asked)
         matrices *= trunk.experts

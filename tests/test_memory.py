@@ -31,7 +31,16 @@ def test_what_autograd_keeps_is_counted_once_and_without_parameters():
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"mlp": "relu2"}, {"experts": 2}, {"block": "gau", "heads": 1, "kv_heads": 1}],
+    [
+        {},
+        {"mlp": "relu2"},
+        {"experts": 2},
+        {"block": "gau", "heads": 1, "kv_heads": 1},
+        {"frozen": True},
+        {"frozen": True, "mlp": "relu2", "norm_gain": False},
+        {"adapter_rank": 8},
+        {"adapter_rank": 8, "mlp": "relu2", "frozen": True},
+    ],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_block_keeps_what_its_shapes_say(options, dtype):
