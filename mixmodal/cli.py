@@ -94,9 +94,11 @@ class Train:
 
     def _tell(self, chosen: Recipe) -> None:
         from mixmodal.cluster import job_of, lines
-        from mixmodal.prepare import prepare
+        from mixmodal.prepare import prepare, refuse_shards
 
         run = prepare(chosen)
+        if self.shard:
+            refuse_shards(run.recipe, run.model)
         if self.gpus:
             told = lines(job_of(run.model, run.recipe), self.gpu, self.gpus, chosen.steps, self.shard or None)
             print("\n".join(told))

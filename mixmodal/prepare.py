@@ -73,16 +73,8 @@ def prepare(recipe: Recipe, device: str | None = None, ranks: Ranks = ALONE) -> 
             f"{late[0]} learns against a judge once the run has settled, and optim.settle is {recipe.optim.settle:g}:"
             " set optim.settle=0.7, or objective.adversary=0"
         )
-    if ranks.shard and recipe.optim.settle < 1:
-        raise ValueError(
-            f"optim.settle is {recipe.optim.settle:g}, but a model in shards cannot rest in part: set optim.settle=1,"
-            " or train without --shard"
-        )
-    if ranks.shard and any(hasattr(stream.objective, "rebuild") for stream in model.streams.values()):
-        raise ValueError(
-            "a tokenizer follows its data by averages, which no rank may hold in part: train without --shard"
-        )
     if ranks.shard:  # a codec that stands on a trained one asks it outside of a step, and on one rank alone
+        refuse_shards(recipe, model)
         nets = [s.codec.nets for s in model.streams.values() if getattr(s.codec, "nets", None) is not None]
         shard(model, model.trunk.blocks, ranks, dtype, [p for net in nets for p in net.parameters()])
     if recipe.workers and (why := _why_alone(model, mixture, ranks)):
@@ -90,6 +82,22 @@ def prepare(recipe: Recipe, device: str | None = None, ranks: Ranks = ALONE) -> 
     model.to(device).train()
     peak = measured_peak(dtype, device) * ranks.count
     return Run(recipe, model, loader, cost, dtype, peak, device, ranks, Owned(model, ranks), origin)
+
+
+def refuse_shards(recipe: Recipe, model: Model) -> None:
+    """Nothing, for a training whose model may be divided among ranks.
+
+    Raises:  ValueError that says why not.
+    """
+    if recipe.optim.settle < 1:
+        raise ValueError(
+            f"optim.settle is {recipe.optim.settle:g}, but a model in shards cannot rest in part: set optim.settle=1,"
+            " or train without --shard"
+        )
+    if any(hasattr(stream.objective, "rebuild") for stream in model.streams.values()):
+        raise ValueError(
+            "a tokenizer follows its data by averages, which no rank may hold in part: train without --shard"
+        )
 
 
 def _why_alone(model: Model, mixture: Mixture, ranks: Ranks) -> str:
