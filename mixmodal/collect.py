@@ -200,6 +200,8 @@ def _over(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Each score over the seeds: rates with their interval, numbers with their mean, and what each seed gave."""
     out: dict[str, Any] = {}
     for name, first in runs[0].items():
+        if not all(name in run for run in runs):  # of seeds judged by versions of which one tells less
+            continue
         found = [run[name] for run in runs]
         if isinstance(first, dict) and "low" in first:
             out[name] = over_seeds(found) | {"seeds": [rate["value"] for rate in found]}
