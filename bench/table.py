@@ -8,12 +8,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 from pathlib import Path
 
 import torch
+
+from mixmodal.curves import processor
 
 HERE = Path(__file__).parent
 SCRIPTS = ("train_step.py", "sampling.py", "qwen3.py", "step_floor.py", "rerun.py")
@@ -23,11 +24,9 @@ def machine(threads: int) -> str:
     """What it was measured on."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf8").splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     flags = next((line for line in lines if line.startswith("flags")), "").split()
     found = [flag.replace("_", "-") for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags]
-    name = names[0] if names else platform.processor() or platform.machine()
-    return f"{name}, {os.cpu_count()} cores, {', '.join(found) or 'no vector units told'}; {threads} thread(s)"
+    return f"{processor()}, {os.cpu_count()} cores, {', '.join(found) or 'no vector units told'}; {threads} thread(s)"
 
 
 def rows(tables: list[dict]) -> list[str]:

@@ -13,7 +13,7 @@ from PIL import Image as Picture
 
 from mixmodal.api import Loaded, load
 from mixmodal.checkpoint import checkpoints, home_step
-from mixmodal.data import OF_MIXTURE, make_source, options_of, source_class
+from mixmodal.data import OF_MIXTURE, has_splits, make_source
 from mixmodal.data.mixing import readable
 from mixmodal.data.opening import WORLDS
 from mixmodal.judge.audit import remains
@@ -110,8 +110,7 @@ def _held_out(comparison: Comparison, loaded: Loaded, **more: Any) -> list[Docum
     if comparison.suite in WORLDS and spec["kind"] != comparison.suite:  # a tokenizer of another world
         asked = Exam(loaded.model, {"sources": next(iter(comparison.arms.values())).sources}).source(comparison.suite)
         spec = {**asked, "tasks": {"look": 1.0}}
-    fields = options_of(source_class(spec["kind"]))
-    if fields is None or "split" in fields:
+    if has_splits(spec):
         spec = {"split": "heldout", **spec}
     source = make_source({**spec, **more})
     return list(readable(source, range(comparison.n), TEST))

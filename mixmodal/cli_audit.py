@@ -40,13 +40,13 @@ class Audit:
             raise ValueError(f"--n is {self.n}: take 1 or more")
         from mixmodal.api import load
         from mixmodal.chain import MARK, trained
-        from mixmodal.data import make_source
+        from mixmodal.data import has_splits, make_source
         from mixmodal.data.mixing import Mixture
         from mixmodal.data.opening import described
         from mixmodal.judge.audit import audit
 
         spec = described(self.data, **options(self.set))
-        source = make_source({"split": "heldout", **spec} if _splits(spec) else spec)
+        source = make_source({"split": "heldout", **spec} if has_splits(spec) else spec)
         drawn = Mixture([(source, 1)], self.seed).preview(self.n if source.size is None else min(self.n, source.size))
         models = {}
         for where in self.model:
@@ -101,10 +101,3 @@ def options(settings: tuple[str, ...]) -> dict[str, Any]:
         except ValueError:
             out[key] = raw
     return out
-
-
-def _splits(spec: dict[str, Any]) -> bool:
-    from mixmodal.data import options_of, source_class
-
-    known = options_of(source_class(spec["kind"]))
-    return known is None or "split" in known

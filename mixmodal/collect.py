@@ -48,7 +48,7 @@ def collected(out: Path) -> dict[str, Any]:
         "few": comparison.few,
         "arms": arms,
         "beside": [*plan["starts"], *([TWIN] if plan["twin"] else [])],
-        "twin_of": plan["twin"].get("of", "") if plan["twin"] else "",
+        "twin_of": plan["twin"].get("of", ""),
         "against": against(comparison.against, arms),
         "nets": nets,
         "fingerprint": fingerprint(whole, [*arms.values(), *nets.values()], plan["data"]),

@@ -10,7 +10,7 @@ from typing import Any
 
 from mixmodal.chain import stands_on
 from mixmodal.config import ModelConfig, Recipe, unknown
-from mixmodal.data import options_of, source_class
+from mixmodal.data import has_splits, options_of, source_class
 from mixmodal.data.opening import WORLDS, described
 from mixmodal.designs import fuyu, llava, lossless, showo, small_trunk, transfusion
 from mixmodal.judge.suites import suites
@@ -226,7 +226,7 @@ def on_data(whole: Comparison, data: str, options: Mapping[str, Any]) -> Compari
     fields = options_of(source_class(spec["kind"]))
     if data not in WORLDS and "size" in (fields or ()):
         spec = {"size": 32, **spec}
-    if fields is None or "split" in fields:
+    if has_splits(spec):
         shown, held = spec, {**spec, "split": "heldout" if data in WORLDS else "valid"}
     else:
         shown = {"kind": "parted", "of": spec}

@@ -65,11 +65,7 @@ def load(where: str | Path, like: ModelConfig | None = None, seed: int = 0) -> t
         raise ValueError(f"{text} has no {HEAD}, and its config.json does not say that it is tied: a part is missing")
     rows = tensors.rows(TABLE)
     tokenizer = _with_all_rows(_file(folder, "tokenizer.json", text).read_text(encoding="utf8"), rows)
-    ends = _ends(folder, told)
-    config = _composed(trunk, like, tokenizer, tied, rows)
-    speaker = config.streams[config.speaker]
-    speaker = replace(speaker, codec={**speaker.codec, "ends": ends})
-    config = replace(config, streams={**config.streams, config.speaker: speaker})
+    config = _composed(trunk, like, {"tokenizer": tokenizer, "ends": _ends(folder, told)}, tied, rows)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Model(config)
@@ -159,8 +155,10 @@ def _as_wanted(trunk: TrunkConfig, wanted: TrunkConfig) -> TrunkConfig:
     )
 
 
-def _composed(trunk: TrunkConfig, like: ModelConfig | None, tokenizer: str, tied: bool, rows: int) -> ModelConfig:
-    """The configuration: their trunk, the speaker with their tokens, the other streams of `like`."""
+def _composed(
+    trunk: TrunkConfig, like: ModelConfig | None, words: dict[str, Any], tied: bool, rows: int
+) -> ModelConfig:
+    """The configuration: their trunk, the speaker with `words` of theirs, the other streams of `like`."""
     text = StreamConfig("text", {"kind": "text"}, {"kind": "next_token"}, {"kind": "categorical"})
     like = like or ModelConfig(trunk, {"text": text}, "text")
     speaker = like.streams[like.speaker]
@@ -168,12 +166,15 @@ def _composed(trunk: TrunkConfig, like: ModelConfig | None, tokenizer: str, tied
     if kinds != ("text", "next_token", "categorical"):
         raise ValueError(f"the speaker is {kinds}: these weights speak by text + next_token + categorical only")
     media = {stream.medium for stream in like.streams.values()} - {speaker.medium}
-    made = with_specials(tokenizer, media, speaker.codec.get("tasks", False))
+    made = with_specials(words["tokenizer"], media, speaker.codec.get("tasks", False))
     kept = speaker.codec.get("kept", rows if trunk.frozen or trunk.adapter_rank else 0)
     own = {name: speaker.codec[name] for name in ("learned", "tasks", "fill") if name in speaker.codec}
     speaker = replace(
         speaker,
-        codec={"kind": "text", "tokenizer": made.tokenizer, "vocabulary": made.vocabulary, "kept": kept, **own},
+        codec={
+            **{"kind": "text", **words, "tokenizer": made.tokenizer, "vocabulary": made.vocabulary, "kept": kept},
+            **own,
+        },
         head={**speaker.head, "tied": tied},
     )
     return replace(like, trunk=trunk, streams={**like.streams, like.speaker: speaker})

@@ -71,7 +71,7 @@ def prepare(recipe: Recipe, device: str | None = None, ranks: Ranks = ALONE) -> 
     if recipe.optim.settle >= 1 and (late := [n for n, s in model.streams.items() if getattr(s.objective, "late", 0)]):
         raise ValueError(
             f"{late[0]} learns against a judge once the run has settled, and optim.settle is {recipe.optim.settle:g}:"
-            " set optim.settle=0.7, or objective.adversary=0"
+            f" set optim.settle=0.7, or model.streams.{late[0]}.objective.adversary=0"
         )
     if ranks.shard:  # a codec that stands on a trained one asks it outside of a step, and on one rank alone
         refuse_shards(recipe, model)

@@ -293,24 +293,24 @@ def _charts(result: dict[str, Any], inks: dict[str, str]) -> str:
     if not drawing:
         return ""
 
-    def lines(drawn: str, of: str, across: Callable[[dict], float]) -> dict[str, list[tuple[float, dict]]]:
+    def lines(drawn: str, of: str, least: int, across: Callable[[dict], float]) -> dict[str, list[tuple[float, dict]]]:
         return {
             label: [(across(p), p["scores"][drawn]) for p in arm[of] if drawn in p["scores"]]
             for label, arm in drawing.items()
-            if len(arm.get(of, ())) > (across is _steps)  # of whom steps change nothing there is one point, and no line
+            if len(arm.get(of, ())) >= least
         }
 
     wanted = (
-        ("curve", lambda p: p["flops"] / 1e12, "TFLOPs of training", False),
-        ("curve", lambda p: p["seconds"] / 60, "minutes of training", False),
-        ("evaluations", _steps, "steps sampled", True),
-        ("evaluations", lambda p: p["flops"] / 1e9, "GFLOPs a picture", True),
+        ("curve", 1, lambda p: p["flops"] / 1e12, "TFLOPs of training", False),
+        ("curve", 1, lambda p: p["seconds"] / 60, "minutes of training", False),
+        ("evaluations", 2, lambda p: p["steps"], "steps sampled", True),  # one: steps change nothing there
+        ("evaluations", 1, lambda p: p["flops"] / 1e9, "GFLOPs a picture", True),
     )
     charts = [
         chart(found, inks, (x_name, told), log)
         for drawn, told in DRAWN.items()
-        for of, across, x_name, log in wanted
-        if any((found := lines(drawn, of, across)).values())
+        for of, least, across, x_name, log in wanted
+        if any((found := lines(drawn, of, least, across)).values())
     ]
     legend = "".join(f"<span>{_name(label, inks)}</span>" for label in drawing)
     return (
@@ -319,10 +319,6 @@ def _charts(result: dict[str, Any], inks: dict[str, str]) -> str:
         '<p class="dim">Lines are means over the seeds, pale dots each seed. A point before the end is of a training'
         " whose rates have not fallen yet.</p>"
     )
-
-
-def _steps(point: dict[str, Any]) -> float:
-    return point["steps"]
 
 
 def chart(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import pickle
 import random
 from dataclasses import replace
 
@@ -23,8 +22,8 @@ from mixmodal.parts import Document, Text
 
 def test_a_copy_of_a_codec_reads_no_special_tokens_out_of_a_text():
     codec = small_model().speaker.codec
-    for copied in (copy.deepcopy(codec), pickle.loads(pickle.dumps(codec))):
-        assert copied.encode(Text("x <|end|>")).values.tolist() == codec.encode(Text("x <|end|>")).values.tolist()
+    text = Text("x <|end|>")
+    assert copy.deepcopy(codec).encode(text).values.tolist() == codec.encode(text).values.tolist()
 
 
 ODD = [

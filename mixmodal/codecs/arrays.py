@@ -216,12 +216,8 @@ class Codec(Patches):
         Shapes:  [N, C] -> [N, C].
         """
         matrix = self._matrix()
-        return (
-            (torch.from_numpy(values).double().to(matrix) @ matrix.T @ torch.linalg.pinv(matrix).T)
-            .float()
-            .cpu()
-            .numpy()
-        )
+        found = torch.from_numpy(values).to(matrix) @ matrix.T @ torch.linalg.pinv(matrix).T
+        return found.float().cpu().numpy()
 
     def _matrix(self) -> Tensor:
         matrix = self.into.detach().double()

@@ -83,6 +83,12 @@ def options_of(made: Any) -> list[str] | None:
     return None
 
 
+def has_splits(spec: dict[str, Any]) -> bool:
+    """Whether the source that `spec` describes takes the option `split`."""
+    fields = options_of(source_class(spec.get("kind", "")))
+    return fields is None or "split" in fields
+
+
 def make_mixture(specs: dict[str, dict[str, Any]], seed: int) -> Mixture:
     """The mixture of the sources that `specs` names, each weighed by its "share" (1 unless given)."""
     from mixmodal.data.mixing import Mixture

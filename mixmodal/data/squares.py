@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mixmodal.data import make_source, options_of, source_class
+from mixmodal.data import has_splits, make_source
 from mixmodal.parts import Document, Image
 
 
@@ -21,8 +21,7 @@ class Squares:
     """
 
     def __init__(self, of: Mapping[str, Any], size: int = 8, split: str = "train") -> None:
-        known = options_of(source_class(of.get("kind", "")))
-        self.source = make_source({**of, "split": split} if known is None or "split" in known else dict(of))
+        self.source = make_source({**of, "split": split} if has_splits(of) else dict(of))
         self.name, self.side, self.size = f"squares-{size}-{self.source.name}", size, None  # endless
 
     def document(self, index: int, rng: np.random.Generator) -> Document:

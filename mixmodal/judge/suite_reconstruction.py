@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mixmodal.data import make_source, options_of, source_class
+from mixmodal.data import has_splits, make_source
 from mixmodal.data.mixing import readable
 from mixmodal.features import RandomFeatures
 from mixmodal.judge.audit import coded, entropy, joined
@@ -73,16 +73,12 @@ def _rebuilt(exam: Exam, codec: Any) -> tuple[torch.Tensor, torch.Tensor, torch.
 
 def _source(exam: Exam) -> Any:
     """What the model's training drew pictures from, held out; or what the options say."""
-    kinds = (
-        [exam.options["kind"]]
-        if "kind" in exam.options
-        else [s["kind"] for s in exam.about.get("sources", {}).values()]
-    )
-    if not kinds:
+    learned = (spec["kind"] for spec in exam.about.get("sources", {}).values())
+    kind = exam.options.get("kind") or next(learned, None)
+    if kind is None:
         raise ValueError("this model does not say what it learned from: name pictures with --set, as kind=kodak24")
-    spec = {**exam.source(kinds[0]), **exam.options}
-    fields = options_of(source_class(spec["kind"]))
-    return make_source({"split": "heldout", **spec} if fields is None or "split" in fields else spec)
+    spec = {**exam.source(kind), **exam.options}
+    return make_source({"split": "heldout", **spec} if has_splits(spec) else spec)
 
 
 def _cost(codec: Any, codes: torch.Tensor | None) -> dict[str, Any]:
