@@ -13,7 +13,7 @@ from typing import Any
 from mixmodal import config as values
 from mixmodal.chain import starts_from
 from mixmodal.judge.intervals import half_width, over_seeds
-from mixmodal.plan import TWIN, Comparison, comparison_in, home, paid, planned
+from mixmodal.plan import Comparison, comparison_in, home, paid, planned
 
 RATES = (0.25, 0.5)  # of exact pictures, to which the cost is told
 
@@ -25,7 +25,7 @@ def collected(out: Path) -> dict[str, Any]:
     """
     whole = comparison_in(out)
     plan = planned(whole, out)
-    judged = [*whole.arms, *plan["nets"], *([TWIN] if plan["twin"] else [])]
+    judged = [*whole.arms, *plan["nets"], *plan["twins"]]
     done = [s for s in whole.seeds if all((home(out, label, s) / "scores.json").exists() for label in judged)]
     comparison = replace(whole, seeds=tuple(done) or whole.seeds[:1])
     arms = {label: _arm(comparison, plan["arms"][label], out, label) for label in comparison.arms}
@@ -33,9 +33,10 @@ def collected(out: Path) -> dict[str, Any]:
     nets = {n: _net(comparison, plan["nets"][n], out, n) for n in plan["nets"] if n not in plan["starts"]}
     for label in comparison.arms:
         if start := starts_from(comparison.arms[label]):
-            arms[label]["scores"] |= _beside(arms[label]["scores"], arms[start]["scores"])
-    if plan["twin"]:
-        arms[TWIN] = _arm(comparison, plan["twin"], out, TWIN)
+            arms[label]["scores"] |= _apart(arms[label], arms[start], "change")
+    for name, told in plan["twins"].items():
+        arms[name] = _arm(comparison, told, out, name)
+        arms[told["of"]]["scores"] |= _apart(arms[told["of"]], arms[name], "beside")
     return {
         "name": comparison.name,
         "question": comparison.question,
@@ -47,8 +48,8 @@ def collected(out: Path) -> dict[str, Any]:
         "n": comparison.n,
         "few": comparison.few,
         "arms": arms,
-        "beside": [*plan["starts"], *([TWIN] if plan["twin"] else [])],
-        "twin_of": plan["twin"].get("of", ""),
+        "beside": [*plan["starts"], *plan["twins"]],
+        "twins": {name: told["of"] for name, told in plan["twins"].items()},
         "against": against(comparison.against, arms),
         "nets": nets,
         "fingerprint": fingerprint(whole, [*arms.values(), *nets.values()], plan["data"]),
@@ -68,12 +69,17 @@ def fingerprint(comparison: Comparison, runs: list[dict[str, Any]], data: str) -
 
 
 def _arm(comparison: Comparison, plan: dict[str, Any], out: Path, label: str) -> dict[str, Any]:
-    told, trained = (
+    every, trained = (
         [_read(home(out, label, s) / f"{n}.json") for s in comparison.seeds] for n in ("scores", "trained")
     )
+    lost = {str(s): run["diverged"] for s, run in zip(comparison.seeds, trained, strict=True) if "diverged" in run}
+    alive = [seed for seed in comparison.seeds if str(seed) not in lost]
+    told = [run for run in every if "diverged" not in run]
     names = paid(comparison, label) if label in comparison.arms else []
     nets = [[_read(home(out, name, s) / "trained.json") for name in names] for s in comparison.seeds]
-    if any(run["steps"] != trained[0]["steps"] for run in trained) and "minutes" not in comparison.budget:
+    pairs = list(zip(trained, nets, strict=True))
+    trained, nets = zip(*([pair for pair in pairs if "diverged" not in pair[0]] or pairs), strict=True)
+    if len({run["steps"] for run in trained}) > 1 and told and "minutes" not in comparison.budget:
         raise ValueError(f"the trainings of {label} took {[run['steps'] for run in trained]} steps: want as many each")
     flops = [plan["flops_a_step"] * run["steps"] + plan["flops_of_nets"] for run in trained]
     arm: dict[str, Any] = {
@@ -88,15 +94,20 @@ def _arm(comparison: Comparison, plan: dict[str, Any], out: Path, label: str) ->
         "flops_of_nets": plan["flops_of_nets"],
         "seconds": [run["seconds"] + sum(n["seconds"] for n in on) for run, on in zip(trained, nets, strict=True)],
         "seconds_of_nets": [sum(n["seconds"] for n in on) for on in nets],
-        **_made_by([*told, *trained]),
+        **_made_by([*every, *(run for run, _ in pairs)]),
         "memory": max(run["memory"] for run in trained),
-        "tuned": told[0]["tuned"],
+        "seeds": alive,
+        "diverged": lost,
+        "tuned": told[0]["tuned"] if told else {},
         "scores": _over([run["scores"] for run in told]),
         "sampling": _means([run["sampling"] for run in told if "sampling" in run]),
-        "samples": told[0].get("samples", []),
-        "asked": told[0]["scores"].get("asked", 0),
+        "samples": next((run["samples"] for run in told if run.get("samples")), []),
+        "asked": told[0]["scores"].get("asked", 0) if told else 0,
     }
-    if "evaluations" in told[0]:
+    if not told and label in comparison.arms:
+        arm["to_rate"] = {f"{rate:.0%}": None for rate in RATES}
+        arm["to_rate_of_seeds"] = {f"{rate:.0%}": [None] * len(every) for rate in RATES}
+    if told and "evaluations" in told[0]:
         arm["evaluations"] = [
             {
                 "steps": entry[0]["steps"],
@@ -105,7 +116,7 @@ def _arm(comparison: Comparison, plan: dict[str, Any], out: Path, label: str) ->
             }
             for entry in zip(*(run["evaluations"] for run in told), strict=True)
         ]
-    if "curve" in told[0]:
+    if told and "curve" in told[0]:
         arm["curve"] = [
             {
                 "step": point[0]["step"],
@@ -121,7 +132,10 @@ def _arm(comparison: Comparison, plan: dict[str, Any], out: Path, label: str) ->
         arm["to_rate"] = {f"{rate:.0%}": reached(arm["curve"], rate, begun) for rate in RATES}
         arm["to_rate_of_seeds"] = {
             f"{rate:.0%}": [
-                reached([_of_seed(point, at) for point in arm["curve"]], rate, begun) for at in range(len(told))
+                reached([_of_seed(point, alive.index(s)) for point in arm["curve"]], rate, begun)
+                if s in alive
+                else None
+                for s in comparison.seeds
             ]
             for rate in RATES
         }
@@ -162,7 +176,7 @@ def _net(comparison: Comparison, plan: dict[str, Any], out: Path, name: str) -> 
     """What a tokenizer that arms stand on costs, and what it leaves of pictures."""
     told, trained = ([_read(home(out, name, s) / f"{n}.json") for s in comparison.seeds] for n in ("scores", "trained"))
     seconds = [run["seconds"] for run in trained]
-    scores = _over([run["scores"] for run in told])
+    scores = _over([run["scores"] for run in told if "diverged" not in run])
     return {"flops": plan["flops"], "seconds": seconds, "scores": scores, **_made_by([*told, *trained])}
 
 
@@ -174,11 +188,15 @@ def _made_by(pieces: list[dict[str, Any]]) -> dict[str, list[str]]:
     }
 
 
-def _beside(scores: dict[str, Any], start: dict[str, Any]) -> dict[str, Any]:
-    """What became of each number that the start has too, seed by seed."""
-    both = {name: score for name, score in start.items() if name in scores and "half" in score}
-    apart = {n: [a - b for a, b in zip(scores[n]["seeds"], both[n]["seeds"], strict=True)] for n in both}
-    return {f"{n}.change": {"value": _mean(f), "half": half_width(f), "seeds": f} for n, f in apart.items()}
+def _apart(arm: dict[str, Any], other: dict[str, Any], what: str) -> dict[str, Any]:
+    """By how much each number of an arm differs from that of another one which has it too, seed by seed."""
+    out = {}
+    for name, score in other["scores"].items():
+        if name in arm["scores"] and "half" in score:
+            here, there = (dict(zip(of["seeds"], of["scores"][name]["seeds"], strict=True)) for of in (arm, other))
+            if both := [here[seed] - there[seed] for seed in here if seed in there]:
+                out[f"{name}.{what}"] = {"value": _mean(both), "half": half_width(both), "seeds": both}
+    return out
 
 
 def reached(curve: list[dict[str, Any]], rate: float, begun: dict[str, float]) -> dict[str, float] | None:
@@ -199,7 +217,7 @@ def reached(curve: list[dict[str, Any]], rate: float, begun: dict[str, float]) -
 def _over(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Each score over the seeds: rates with their interval, numbers with their mean, and what each seed gave."""
     out: dict[str, Any] = {}
-    for name, first in runs[0].items():
+    for name, first in (runs[0] if runs else {}).items():
         if not all(name in run for run in runs):  # of seeds judged by versions of which one tells less
             continue
         found = [run[name] for run in runs]

@@ -31,10 +31,9 @@ from mixmodal.checkpoint import write_json
 from mixmodal.compute import fast_dtype
 from mixmodal.config import Recipe
 from mixmodal.curves import processor
-from mixmodal.guard import EXIT, Stopped
+from mixmodal.guard import EXIT, NotFinite, Stopped
 from mixmodal.judge.costs import code, peak_memory
 from mixmodal.plan import (
-    TWIN,
     Comparison,
     begin,
     comparison_in,
@@ -43,10 +42,11 @@ from mixmodal.plan import (
     net_of,
     paid,
     planned,
-    twin_of,
+    twins_of,
 )
-from mixmodal.train import train
+from mixmodal.train import read_metrics, train
 
+TRAINED = "trained.json"
 STOPS = 20  # checkpoints besides, of where it was stopped
 EVERY = 5.0  # seconds, after which it is told again how far each piece is
 
@@ -126,18 +126,18 @@ def pieces(comparison: Comparison, out: Path) -> list[Piece]:
     first = comparison.seeds[0]
     tuned = {label: out / "tuned" / f"{label}.json" for label in comparison.arms}
     nets = list(dict.fromkeys(name for arm in comparison.arms.values() for name in stands_on(arm)))
-    twin = planned(comparison, out)["twin"]
+    twins = planned(comparison, out)["twins"]
     found = []
     for seed in comparison.seeds:
-        trained = {name: home(out, name, seed) / "trained.json" for name in (*nets, *comparison.arms, TWIN)}
+        trained = {name: home(out, name, seed) / TRAINED for name in (*nets, *comparison.arms, *twins)}
         found += [Piece("net", name, seed, trained[name]) for name in nets]
         for label, arm in comparison.arms.items():
             found.append(Piece("train", label, seed, trained[label], tuple(trained[name] for name in stands_on(arm))))
         if seed == first:
             found += [Piece("tune", label, seed, file, (trained[label],)) for label, file in tuned.items()]
-        if twin:  # it writes with the words of that arm
-            found.append(Piece("train", TWIN, seed, trained[TWIN], (trained[twin["of"]],)))
-        for label in (*comparison.arms, *([TWIN] if twin else []), *nets):
+        for name, twin in twins.items():  # it writes with the words of that arm
+            found.append(Piece("train", name, seed, trained[name], (trained[twin["of"]],)))
+        for label in (*comparison.arms, *twins, *nets):
             needs = (trained[label], *([tuned[label]] if label in tuned else []))
             found.append(Piece("judge", label, seed, home(out, label, seed) / "scores.json", needs))
     return found
@@ -222,11 +222,14 @@ def _leave_with(parent: int) -> None:
 
 
 def do(out: Path, piece: Piece) -> None:
-    """Do one piece, and write its file."""
+    """Do one piece, and write its file. Of a training that diverged that is told, and nothing else is asked."""
     comparison = comparison_in(out)
     piece.file.parent.mkdir(parents=True, exist_ok=True)
+    lost = _lost(piece)
     if piece.kind in ("net", "train"):
-        _train(comparison, out, piece)
+        _train(comparison, out, piece, lost)
+    elif lost:
+        write_json(piece.file, lost | {"tuned": {}, "scores": {}, "code": code()})
     elif piece.kind == "tune":
         write_json(piece.file, appraise.tuned(comparison, home(out, piece.label, piece.seed)) | {"code": code()})
     else:
@@ -241,10 +244,11 @@ def do(out: Path, piece: Piece) -> None:
 def recipe_of(comparison: Comparison, out: Path, label: str, seed: int) -> Recipe:
     """The recipe of one run, with its budget, its seed, and what it stands on trained."""
     plan = planned(comparison, out)
-    if label == TWIN:
-        other, found = twin_of(comparison)
-        arm, told, own = plan["arms"][other], _told(home(out, other, seed)), plan["twin"]
-        steps = max(1, round(arm["flops_a_step"] * told["steps"] * arm["text_share"] / own["flops_a_step"]))
+    if label in plan["twins"]:
+        own = plan["twins"][label]
+        other, found = own["of"], twins_of(comparison)[own["of"]]
+        arm, told = plan["arms"][other], _told(home(out, other, seed))
+        steps = max(1, round(told["steps"] * own["steps"] / arm["steps"]))
         warmup = min(found.optim.warmup, steps // 5)
         words = str(home(out, other, seed) / "model" / "tokenizer.json")
         found = replace(found, tokenizer=words, minutes=0.0, optim=replace(found.optim, warmup=warmup))
@@ -286,8 +290,19 @@ def _told(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "trained.json").read_text(encoding="utf8"))
 
 
-def _train(comparison: Comparison, out: Path, piece: Piece) -> None:
+def _lost(piece: Piece) -> dict[str, str]:
+    """Why there is no model to go on with: a training diverged, this one or one that it stands on; else nothing."""
+    for file in piece.needs:
+        if file.name == TRAINED and (why := json.loads(file.read_text(encoding="utf8")).get("diverged")):
+            return {"diverged": why if file.parent.name == piece.label else f"{file.parent.name}: {why}"}
+    return {}
+
+
+def _train(comparison: Comparison, out: Path, piece: Piece, lost: dict[str, str]) -> None:
     folder = home(out, piece.label, piece.seed)
+    if lost:
+        write_json(piece.file, lost | {"steps": 0, "seconds": 0.0, "memory": 0, "code": code(), "machine": machine()})
+        return
     if piece.kind == "net":
         chosen = _seeded(comparison, planned(comparison, out), [piece.label], piece.seed)[piece.label]
     else:
@@ -295,7 +310,11 @@ def _train(comparison: Comparison, out: Path, piece: Piece) -> None:
     kept = folder / "recipe.json"
     if kept.exists():
         chosen = values.from_json(Recipe, json.loads(kept.read_text(encoding="utf8")), "recipe")
-    train(chosen, folder, resume=kept.exists())
-    about = json.loads((folder / "model" / "config.json").read_text(encoding="utf8"))["about"]
-    told = {"steps": about["steps"], "seconds": about["seconds"], "memory": peak_memory(), "code": code()}
-    write_json(piece.file, told | {"machine": machine()})
+    try:
+        train(chosen, folder, resume=kept.exists())
+        about = json.loads((folder / "model" / "config.json").read_text(encoding="utf8"))["about"]
+        told = {"steps": about["steps"], "seconds": about["seconds"]}
+    except NotFinite as error:  # a finding, and no reason to lose the others
+        last = [line for line in read_metrics(folder) if "seconds" in line][-1]
+        told = {"steps": last["step"], "seconds": last["seconds"], "diverged": str(error)}
+    write_json(piece.file, told | {"memory": peak_memory(), "code": code(), "machine": machine()})

@@ -21,7 +21,7 @@ from mixmodal.recipes import recipe as known_recipe
 
 TEST, TUNING = 0, 1_001  # seeds of the questions: those that scores are told of are never tuned on
 BUDGETS = ("steps", "tokens", "flops", "minutes")
-TWIN = "text_alone"  # the arm that reads and writes the same prose, and nothing else
+TWIN = "text_alone_of_"  # and an arm: what reads and writes the same prose, and nothing else
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ class Comparison:
             raise ValueError(f"budget is {self.budget}: give one of {', '.join(BUDGETS)}, for example steps=500")
         if not 0 < next(iter(self.budget.values())) < math.inf:
             raise ValueError(f"budget is {self.budget}: take more than nothing")
-        if TWIN in self.arms or not self.arms:
-            raise ValueError(f"arms are {sorted(self.arms)}: want at least one, and none called {TWIN!r}")
+        if not self.arms or any(label.startswith(TWIN) for label in self.arms):
+            raise ValueError(f"arms are {sorted(self.arms)}: want at least one, and none called {TWIN}...")
         if not {*self.against, *self.against.values()} <= set(self.arms):
             raise ValueError(f"against is {self.against}, but the arms are {sorted(self.arms)}: name these alone")
 
@@ -135,8 +135,9 @@ def planned(comparison: Comparison, out: Path) -> dict[str, Any]:
     file = out / "plan.json"
     if file.exists():
         plan = json.loads(file.read_text(encoding="utf8"))
-        if "starts" not in plan:
+        if "starts" not in plan or plan.get("twin"):
             raise ValueError(f"{out} was begun by an older version, which planned otherwise: take another --out")
+        plan.setdefault("twins", {})
         return plan
     for name in starts_of(comparison):
         if stands_on(net_of(comparison, name)) or len(net_of(comparison, name).model.streams) > 1:
@@ -165,13 +166,14 @@ def planned(comparison: Comparison, out: Path) -> dict[str, Any]:
     of = [*comparison.arms.values(), *(net_of(comparison, name) for name in nets)]
     begun = {name: _alone(net_of(comparison, name), nets[name]) for name in starts}
     data = digest([recipe.sources for recipe in of])
-    plan: dict[str, Any] = {"arms": arms, "nets": nets, "starts": begun, "twin": {}, "data": data}
-    if comparison.twin and (found := twin_of(comparison)) is not None:
-        other, twin = found
-        told = _alone(_begun(comparison, twin, starts), {"length": twin.length, "rows": twin.rows})
-        steps = arms[other]["flops_a_step"] * arms[other]["steps"] * arms[other]["text_share"] / told["flops_a_step"]
+    plan: dict[str, Any] = {"arms": arms, "nets": nets, "starts": begun, "twins": {}, "data": data}
+    for label, twin in twins_of(comparison).items():
+        arm = arms[label]  # as many positions of prose, and as nearly as many a step as whole rows allow
+        rows = max(1, round(arm["rows"] * arm["text_share"]))
+        told = _alone(_begun(comparison, twin, starts), {"length": arm["length"], "rows": rows})
+        steps = arm["steps"] * arm["rows"] * arm["text_share"] / rows
         if steps >= comparison.least:
-            plan["twin"] = {"of": other, **told, "steps": max(1, round(steps))}
+            plan["twins"][TWIN + label] = {"of": label, **told, "steps": max(1, round(steps))}
     write_json(file, plan)
     return plan
 
@@ -270,21 +272,22 @@ def _steps(budget: dict[str, float], arm: Recipe, flops: float, before: float, l
     return max(1, round(amount * 60 * 0.3 * measured_peak(fast_dtype()) / flops))
 
 
-def twin_of(comparison: Comparison) -> tuple[str, Recipe] | None:
-    """The first arm that learns to write prose, and the recipe of its prose alone on its trunk; None for no such."""
-    for label, arm in comparison.arms.items():
+def twins_of(comparison: Comparison) -> dict[str, Recipe]:
+    """By the label of each arm that learns to write prose, the recipe of its prose alone on its trunk."""
+    found = {}
+    for label, arm in comparison.arms.items() if comparison.twin else ():
         prose = {name: spec for name, spec in arm.sources.items() if spec.get("kind") in ("prose", "file")}
         if prose and writes(arm):
             speaker = arm.model.speaker
             alone = replace(arm.model, streams={speaker: arm.model.streams[speaker]})
-            return label, replace(arm, name=TWIN, model=alone, sources=prose, valid={}, prompts=())
-    return None
+            found[label] = replace(arm, name=TWIN + label, model=alone, sources=prose, valid={}, prompts=())
+    return found
 
 
 def estimate(comparison: Comparison, plan: dict[str, Any], jobs: int) -> list[str]:
     """What it will cost, for people."""
     peak, lines, total = measured_peak(fast_dtype()), [], 0.0
-    for label, arm in {**plan["starts"], **plan["arms"], **({TWIN: plan["twin"]} if plan["twin"] else {})}.items():
+    for label, arm in {**plan["starts"], **plan["arms"], **plan["twins"]}.items():
         flops = arm["flops_a_step"] * arm["steps"] + arm["flops_of_nets"]
         total += flops * len(comparison.seeds)
         lines.append(

@@ -9,7 +9,6 @@ from typing import Any
 
 from mixmodal.compute import duration
 from mixmodal.judge.intervals import half_width
-from mixmodal.plan import TWIN
 
 COLOURS = (
     *("#2a5db0", "#c2521b", "#2c8a57", "#8a3fa0", "#b08a00", "#0f8f9c", "#c02f5b", "#6b6b74", "#7a5230", "#4a4ae0"),
@@ -61,6 +60,7 @@ NAMES = {
     "image_to_text.bits_per_byte": "captions, bits a byte",
     "text.bits_per_byte": "prose, bits a byte",
     "text.bits_per_byte.change": "prose, bits since the start",
+    "text.bits_per_byte.beside": "prose, bits beside its twin's",
 }
 LEFT = {"psnr": "dB", "read": "still read", "written": "of what is to be written"}  # of pictures by a tokenizer
 NEAREST = "nearest_training"  # what a picture of training would get whose sentence is the nearest
@@ -68,7 +68,7 @@ PROSE = "text.bits_per_byte"
 LITTLE = 0.05  # of what is learned: a text ability of less is told, and nothing concluded from it
 MARKS = 6  # along a chart: so few costs are told themselves
 # the less the better
-LOWER = ("text_to_image.frechet", "image_to_text.bits_per_byte", PROSE, f"{PROSE}.change")
+LOWER = ("text_to_image.frechet", "image_to_text.bits_per_byte", PROSE, f"{PROSE}.change", f"{PROSE}.beside")
 DRAWN = {
     "text_to_image.exact": "exact pictures",
     "text_to_image.frechet": "distance of pictures from true ones",
@@ -87,8 +87,8 @@ def page(result: dict[str, Any]) -> str:
     spent = _flops(amount) if kind == "flops" else f"{amount:,.6g} {kind}"
     seeds, wanted = (", ".join(map(str, result.get(name, result["seeds"]))) for name in ("seeds", "of_seeds"))
     seeds += f" (so far, of {wanted})" if seeds != wanted else ""
-    of = result.get("twin_of") or "an arm"
-    twin = f"{TWIN} learned prose alone, for the FLOPs that {_safe(of)} spent on it." if TWIN in arms else ""
+    alone = [f"{twin} learned prose alone, for what {of} spent on it" for twin, of in result["twins"].items()]
+    twin = _safe("; ".join(alone)) + "." * bool(alone)
     asked = ", ".join(f"{name} {_flat(value)}" for name, value in result["options"].items() if name != "source")
     made = "".join(f"<tr><td>{_safe(k)}</td><td>{_safe(v)}</td></tr>" for k, v in result["fingerprint"].items())
     return f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{_safe(result["name"])}</title>
@@ -136,10 +136,15 @@ def verdicts(result: dict[str, Any]) -> list[str]:
             low = _ends(best, sign)[0]
             near = [label for label in order[1:] if _ends(found[label], sign)[1] >= low]
             rest = f"; the intervals of {', '.join(near)} reach into its own" if near else ", apart from all others"
-            rest += _ahead(best, found[order[1]], order[1]) if near else ""
+            rest += _ahead(arms, order[:2], name) if near else ""
         else:
             rest = f"; next {order[1]} with {_told(found[order[1]])}"
         lines.append(f"<b>{words}</b>: {_safe(order[0])} with {_told(best)}{_safe(rest)}.")
+    for label, arm in result["arms"].items():
+        for seed, why in arm["diverged"].items():
+            lines.append(
+                f"<b>{_safe(label)} diverged</b> with seed {_safe(seed)}, and has no score of it: {_safe(why)}."
+            )
     near = next((arm["scores"] for arm in arms.values() if f"{NEAREST}.parts" in arm["scores"]), None)
     if near is not None:
         exact, parts = near[f"{NEAREST}.exact"]["value"], near[f"{NEAREST}.parts"]["value"]
@@ -159,8 +164,11 @@ def _flat(value: Any) -> str:
     return " x ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
-def _ahead(best: dict[str, Any], other: dict[str, Any], label: str) -> str:
+def _ahead(arms: dict[str, Any], order: list[str], name: str) -> str:
     """By how much one arm is ahead of another, seed by seed: both were asked the same."""
+    (best, other), label = (arms[of]["scores"][name] for of in order), order[1]
+    if arms[order[0]]["seeds"] != arms[label]["seeds"]:  # one of them diverged
+        return ""
     apart = [a - b for a, b in zip(best["seeds"], other["seeds"], strict=True)]
     middle, half = abs(sum(apart) / len(apart)), half_width(apart)
     if not math.isfinite(half) or half == 0:  # alike in all seeds: a few questions, no certainty

@@ -13,23 +13,23 @@ import pytest
 import torch
 from PIL import Image
 
-from mixmodal import comparisons
-from mixmodal.collect import against, collected, reached
+from mixmodal import compare, comparisons
+from mixmodal.collect import collected
 from mixmodal.compare import _alone, _stopping, do, pieces
 from mixmodal.config import TrunkConfig, from_json, to_json
 from mixmodal.data import make_mixture, make_source
 from mixmodal.data.parted import Parted
 from mixmodal.designs import lossless
-from mixmodal.guard import Stopped
+from mixmodal.guard import NotFinite, Stopped
 from mixmodal.judge import costs, suites
 from mixmodal.judge.costs import fare, sampling_cost, step_cost
-from mixmodal.judge.intervals import over_seeds, rate
 from mixmodal.judge.suites import Exam
-from mixmodal.plan import TWIN, Comparison, begin, budget, home, paid, planned, smoke, twin_of
+from mixmodal.plan import TWIN, Comparison, begin, budget, home, paid, planned, smoke, twins_of
 from mixmodal.recipes import recipe
-from mixmodal.report import chart, page, verdicts
+from mixmodal.report import page
 from mixmodal.similarity import frechet
 
+TWINS = (f"{TWIN}eights", f"{TWIN}sixteens")
 TRUNK = TrunkConfig(width=32, depth=1, heads=2, kv_heads=2, head_size=16, mlp_width=32)
 
 
@@ -82,7 +82,7 @@ def done(tmp_path_factory):
 
 def test_a_comparison_tells_every_score_and_cost_of_every_arm(done):
     _, result = done
-    assert set(result["arms"]) == {"eights", "sixteens", TWIN}
+    assert set(result["arms"]) == {"eights", "sixteens", *TWINS}
     for label in ("eights", "sixteens"):
         arm = result["arms"][label]
         score = arm["scores"]["text_to_image.exact"]
@@ -93,8 +93,50 @@ def test_a_comparison_tells_every_score_and_cost_of_every_arm(done):
         assert arm["evaluations"][1]["flops"] > arm["evaluations"][0]["flops"] > 0
         assert arm["tuned"]["guidance"] in (1.0, 2.0) and len(arm["tuned"]["tried"]) == 2
         assert len(arm["samples"]) == 8 and arm["memory"] > 2**20
-    assert result["arms"][TWIN]["scores"]["text.bits_per_byte"]["value"] > 0
-    assert result["arms"]["eights"]["scores"]["text.bits_per_byte"]["value"] > 0
+    both = [result["arms"][label]["scores"] for label in ("eights", TWIN + "eights")]
+    bits = [scores["text.bits_per_byte"]["value"] for scores in both]
+    assert min(bits) > 0 and both[0]["text.bits_per_byte.beside"]["value"] == pytest.approx(bits[0] - bits[1])
+
+
+def test_a_twin_learns_as_much_prose_in_about_as_many_steps(tmp_path):
+    whole = tiny(budget={"steps": 500}, least=50)
+    begin(whole, tmp_path)
+    plan = planned(whole, tmp_path)
+    arm, twin = plan["arms"]["eights"], plan["twins"][TWIN + "eights"]
+    prose = arm["steps"] * arm["rows"] * arm["length"] * arm["text_share"]
+    assert twin["steps"] * twin["rows"] * twin["length"] == pytest.approx(prose, rel=0.02)
+    assert twin["rows"] == 1 and twin["of"] == "eights"
+    kept = json.loads((tmp_path / "plan.json").read_text())
+    (tmp_path / "plan.json").write_text(json.dumps(kept | {"twin": {"of": "eights"}}))
+    with pytest.raises(ValueError, match="older version"):
+        planned(whole, tmp_path)
+
+
+def test_a_training_that_diverges_is_told_and_the_others_go_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(suites, "PROSE_DOCUMENTS", 4)
+    monkeypatch.setattr(costs, "BATCHES", 2)
+    learn = compare.train
+
+    def diverging(chosen, folder, resume=False):
+        learn(chosen, folder, resume=resume)
+        if (folder.parent.name, folder.name) in lost:
+            raise NotFinite("losses are no numbers")
+
+    monkeypatch.setattr(compare, "train", diverging)
+    lost = {("seed_1", "sixteens"), ("seed_0", "eights"), ("seed_1", "eights")}
+    whole = tiny(seeds=(0, 1), against={"sixteens": "eights"}, points=1, evaluations=(1,))
+    told = json.loads(json.dumps(finished(whole, tmp_path)))
+    gone, half = told["arms"]["eights"], told["arms"]["sixteens"]
+    assert gone["scores"] == {} and gone["diverged"] == dict.fromkeys("01", "losses are no numbers")
+    assert (
+        half["seeds"] == [0]
+        and set(half["diverged"]) == {"1"}
+        and len(half["scores"]["text_to_image.exact"]["seeds"]) == 1
+    )
+    assert half["to_rate_of_seeds"]["50%"][1] is None and len(half["to_rate_of_seeds"]["50%"]) == 2
+    assert told["arms"][TWIN + "eights"]["diverged"]["0"] == "eights: losses are no numbers"
+    text = page(told)
+    assert "<b>sixteens diverged</b> with seed 1" in text and "<b>eights diverged</b> with seed 0" in text
 
 
 def test_what_is_done_is_not_done_again_and_what_is_lost_comes_back_the_same(done, tmp_path):
@@ -115,7 +157,7 @@ def test_seeds_are_added_and_the_page_tells_which_are_done(done, tmp_path):
     whole = begin(tiny(seeds=(1,)), more)
     assert whole.seeds == (0, 1)
     left = [(piece.kind, piece.label, piece.seed) for piece in pieces(whole, more) if not piece.file.exists()]
-    assert left == [(kind, label, 1) for kind in ("train", "judge") for label in ("eights", "sixteens", TWIN)]
+    assert left == [(kind, label, 1) for kind in ("train", "judge") for label in ("eights", "sixteens", *TWINS)]
     told = collected(more)
     assert told["seeds"] == [0] and told["arms"] == result["arms"]
     assert "so far, of 0, 1" in page(told) and "so far" not in page(result)
@@ -129,15 +171,15 @@ def test_what_all_arms_start_from_is_trained_first_judged_and_paid_by_none(tmp_p
     words = replace(arm, model=text, sources={"prose": {"kind": "prose"}}, valid={}, steps=2, every=2)
     whole = tiny(arms={"grown": replace(arm, start="recipe:words")}, nets={"words": words}, points=1)
     told = finished(whole, tmp_path)
-    assert told["beside"] == ["words", TWIN] and "since the start" in page(told)
+    assert told["beside"] == ["words", TWIN + "grown"] and "since the start" in page(told)
     result = told["arms"]
-    assert list(result) == ["grown", "words", TWIN]
+    assert list(result) == ["grown", "words", TWIN + "grown"]
     assert result["grown"]["flops_of_nets"] == 0 and result["grown"]["stands_on"] == []
     assert all(arm["scores"]["text.bits_per_byte"]["value"] > 0 for arm in result.values())
     change = result["grown"]["scores"]["text.bits_per_byte.change"]["seeds"][0]
     bits = [result[label]["scores"]["text.bits_per_byte"]["seeds"][0] for label in ("grown", "words")]
     assert change == pytest.approx(bits[0] - bits[1])
-    recipe_of_twin = json.loads((home(tmp_path, TWIN, 0) / "recipe.json").read_text())
+    recipe_of_twin = json.loads((home(tmp_path, TWIN + "grown", 0) / "recipe.json").read_text())
     assert recipe_of_twin["start"] == str(home(tmp_path, "words", 0))
     two = replace(whole, arms={**whole.arms, "new": arm})
     assert paid(two, "grown") == ["words"] and paid(two, "new") == paid(whole, "grown") == []
@@ -253,29 +295,6 @@ def test_the_price_of_a_picture_grows_with_its_steps(done):
     assert prices[1]["flops"] > prices[0]["flops"] > 0
 
 
-def test_the_interval_over_seeds_is_never_narrower_than_that_of_the_answers():
-    alike = [rate([True] * 50 + [False] * 50)] * 3
-    assert over_seeds(alike)["low"] == pytest.approx(alike[0]["low"])
-    apart = [rate([True] * k + [False] * (100 - k)) for k in (20, 50, 80)]
-    wide = over_seeds(apart)
-    assert wide["value"] == pytest.approx(0.5) and wide["low"] == 0.0 and wide["high"] == 1.0
-
-
-def test_the_cost_of_a_rate_lies_between_the_points_around_it():
-    points = [(1.0, 0.0), (2.0, 0.2), (3.0, 0.6), (4.0, 0.4)]
-    curve = [{"flops": x, "seconds": 10 * x, "scores": {"text_to_image.exact": {"value": y}}} for x, y in points]
-    begun = {"flops": 0.5, "seconds": 5.0}
-    assert reached(curve, 0.1, begun) == {"flops": pytest.approx(1.5), "seconds": pytest.approx(15.0)}
-    assert reached(curve, 0.4, begun) == {"flops": pytest.approx(2.5), "seconds": pytest.approx(25.0)}
-    assert reached(curve, 0.7, begun) is None
-
-
-def test_a_chart_draws_each_seed_and_the_mean():
-    score = {"value": 0.5, "low": 0.4, "high": 0.6, "seeds": [0.4, 0.6]}
-    drawn = chart({"a": [(1.0, score), (2.0, score)]}, {"a": "#000"}, ("cost", "score"), log=True)
-    assert drawn.count("<circle") == 4 and drawn.count("<polyline") == 1
-
-
 def test_rows_are_as_long_as_what_an_arm_is_shown(tmp_path):
     """Raw patches of 4 px by four copies fit no row of 192: they would never be drawn."""
     whole = comparisons.lossless_scenes()
@@ -292,8 +311,7 @@ def test_rows_are_as_long_as_what_an_arm_is_shown(tmp_path):
 
 def test_the_twin_is_of_an_arm_that_writes():
     whole = Comparison("x", "?", {n: recipe(f"{n}_two") for n in ("llada", "maskgit", "showo")}, {"steps": 1})
-    assert twin_of(whole)[0] == "showo"
-    assert twin_of(replace(whole, arms={"maskgit": recipe("maskgit_two")})) is None
+    assert list(twins_of(whole)) == ["showo"] and not twins_of(replace(whole, twin=False))
 
 
 @pytest.mark.parametrize("data", ["glyphs", "emoji"])
@@ -344,27 +362,3 @@ def test_a_stop_asks_the_trainings_to_save_and_leaves_signals_as_they_were():
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(5)
     assert stop.value.code == 143 and signal.getsignal(signal.SIGTERM) == before
-
-
-def test_who_is_ahead_is_told_seed_by_seed():
-    def arm(*seeds):
-        score = over_seeds([rate([True] * k + [False] * (100 - k)) for k in seeds])
-        return {"scores": {"text_to_image.exact": score | {"seeds": [k / 100 for k in seeds]}}, "text_share": 0.0}
-
-    result = {"arms": {"a": arm(50, 60, 70), "b": arm(40, 48, 62)}, "beside": []}
-    (line,) = verdicts(result)
-    assert "the intervals of b reach into its own" in line and "ahead of b by 10.0 ± 5.0 points, seed by seed" in line
-    result["arms"] = {label: arm(k) for label, k in (("a", 60), ("b", 50))}
-    assert "seed by seed" not in verdicts(result)[0] and "One seed does not tell" in verdicts(result)[0]
-
-
-def test_how_many_times_as_much_is_a_geometric_mean_and_said_only_where_all_seeds_come_to_the_rate():
-    def arm(*costs):
-        return {"to_rate_of_seeds": {"25%": [c and {"flops": c, "seconds": 2 * c} for c in costs]}}
-
-    pairs, arms = {"a": "b", "c": "b"}, {"a": arm(20.0, 80.0), "b": arm(10.0, 10.0), "c": arm(10.0, None)}
-    one, other = against(pairs, arms)
-    assert one["flops"]["times"] == pytest.approx(4) and one["flops"]["low"] < 4 < one["flops"]["high"]
-    assert one["reached"] == [2, 2] and other["flops"] is None and other["reached"] == [1, 2]
-    with pytest.raises(ValueError, match="name these alone"):
-        tiny(against={"nobody": "eights"})

@@ -1,0 +1,59 @@
+"""What a result is reckoned from: intervals over seeds, costs to a rate, who is ahead, charts."""
+
+from __future__ import annotations
+
+import pytest
+
+from mixmodal.collect import against, reached
+from mixmodal.judge.intervals import over_seeds, rate
+from mixmodal.plan import Comparison
+from mixmodal.recipes import recipe
+from mixmodal.report import chart, verdicts
+
+
+def test_the_interval_over_seeds_is_never_narrower_than_that_of_the_answers():
+    alike = [rate([True] * 50 + [False] * 50)] * 3
+    assert over_seeds(alike)["low"] == pytest.approx(alike[0]["low"])
+    apart = [rate([True] * k + [False] * (100 - k)) for k in (20, 50, 80)]
+    wide = over_seeds(apart)
+    assert wide["value"] == pytest.approx(0.5) and wide["low"] == 0.0 and wide["high"] == 1.0
+
+
+def test_the_cost_of_a_rate_lies_between_the_points_around_it():
+    points = [(1.0, 0.0), (2.0, 0.2), (3.0, 0.6), (4.0, 0.4)]
+    curve = [{"flops": x, "seconds": 10 * x, "scores": {"text_to_image.exact": {"value": y}}} for x, y in points]
+    begun = {"flops": 0.5, "seconds": 5.0}
+    assert reached(curve, 0.1, begun) == {"flops": pytest.approx(1.5), "seconds": pytest.approx(15.0)}
+    assert reached(curve, 0.4, begun) == {"flops": pytest.approx(2.5), "seconds": pytest.approx(25.0)}
+    assert reached(curve, 0.7, begun) is None
+
+
+def test_a_chart_draws_each_seed_and_the_mean():
+    score = {"value": 0.5, "low": 0.4, "high": 0.6, "seeds": [0.4, 0.6]}
+    drawn = chart({"a": [(1.0, score), (2.0, score)]}, {"a": "#000"}, ("cost", "score"), log=True)
+    assert drawn.count("<circle") == 4 and drawn.count("<polyline") == 1
+
+
+def test_who_is_ahead_is_told_seed_by_seed():
+    def arm(*seeds):
+        score = over_seeds([rate([True] * k + [False] * (100 - k)) for k in seeds])
+        scores = {"text_to_image.exact": score | {"seeds": [k / 100 for k in seeds]}}
+        return {"scores": scores, "text_share": 0.0, "seeds": list(range(len(seeds))), "diverged": {}}
+
+    result = {"arms": {"a": arm(50, 60, 70), "b": arm(40, 48, 62)}, "beside": []}
+    (line,) = verdicts(result)
+    assert "the intervals of b reach into its own" in line and "ahead of b by 10.0 ± 5.0 points, seed by seed" in line
+    result["arms"] = {label: arm(k) for label, k in (("a", 60), ("b", 50))}
+    assert "seed by seed" not in verdicts(result)[0] and "One seed does not tell" in verdicts(result)[0]
+
+
+def test_how_many_times_as_much_is_a_geometric_mean_and_said_only_where_all_seeds_come_to_the_rate():
+    def arm(*costs):
+        return {"to_rate_of_seeds": {"25%": [c and {"flops": c, "seconds": 2 * c} for c in costs]}}
+
+    pairs, arms = {"a": "b", "c": "b"}, {"a": arm(20.0, 80.0), "b": arm(10.0, 10.0), "c": arm(10.0, None)}
+    one, other = against(pairs, arms)
+    assert one["flops"]["times"] == pytest.approx(4) and one["flops"]["low"] < 4 < one["flops"]["high"]
+    assert one["reached"] == [2, 2] and other["flops"] is None and other["reached"] == [1, 2]
+    with pytest.raises(ValueError, match="name these alone"):
+        Comparison("x", "?", {"lossless": recipe("lossless_two")}, {"steps": 1}, against={"nobody": "lossless"})
