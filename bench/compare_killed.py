@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-OF_THE_MOMENT = ("seconds", "seconds_of_nets", "memory")
+OF_THE_MOMENT = ("seconds", "seconds_of_nets", "seconds_of_seeds", "memory")
 
 
 def untimed(result: Any) -> Any:

@@ -10,12 +10,14 @@ import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from mixmodal.config import Recipe
 from mixmodal.recipes import recipes
 
 ROOT = Path(__file__).resolve().parents[1]
 OPTIONS_OF, OPTIONS = "lossless", "mixmodal.recipes.designs"  # whose options are recipes of their own, and where
+COMPARED = "options"  # the comparison whose arms stand for recipes that have no result of their own
 BEGIN, END = "<!-- designs: written by docs/designs.py -->", "<!-- end of designs -->"
 
 
@@ -60,10 +62,12 @@ def cell(recipe: Recipe) -> str:
 def scores(name: str) -> tuple[str, str, str]:
     """Steps, exact pictures and exact text of a recipe's newest result, each a dash where nothing was measured."""
     file = ROOT / "docs/results" / f"{name}.json"
-    if not file.exists():
+    if file.exists():
+        found, link = json.loads(file.read_text("utf8")), f"(docs/results/{file.name})"
+    elif (arm := compared(name)) is not None:
+        found, link = {"steps": arm["steps"][0], **arm["scores"]}, f"(docs/results/{COMPARED}.html)"
+    else:
         return "–", "–", "–"
-    found = json.loads(file.read_text("utf8"))
-    link = f"(docs/results/{file.name})"
 
     def told(key: str) -> str:
         if not (value := found.get(key)):
@@ -71,6 +75,13 @@ def scores(name: str) -> tuple[str, str, str]:
         return f"[{100 * value['value']:.0f} %]{link} ({100 * value['low']:.0f}–{100 * value['high']:.0f})"
 
     return f"{found.get('steps', '–')}", told("text_to_image.exact"), told("image_to_text.exact")
+
+
+def compared(name: str) -> dict[str, Any] | None:
+    """The arm of the comparison of options that is of this recipe; None where there is none."""
+    file = ROOT / "docs/results" / f"{COMPARED}.json"
+    arms = json.loads(file.read_text("utf8"))["arms"].values() if file.exists() else ()
+    return next((arm for arm in arms if arm["recipe"] == name), None)
 
 
 def written(readme: str) -> str:

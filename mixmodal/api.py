@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,6 +14,7 @@ from PIL import Image as Picture
 
 from mixmodal import checkpoint, foreign, sharing
 from mixmodal.compute import fast_dtype
+from mixmodal.config import unknown
 from mixmodal.generate import Request, generate
 from mixmodal.model import Model
 from mixmodal.parts import Document, Image, Text
@@ -23,8 +24,15 @@ from mixmodal.sampling import Settings
 def load(where: str | Path, device: str = "cpu", dtype: torch.dtype | None = None) -> Loaded:
     """A model ready to be asked: `where` is a run's folder, a model's folder, "builtin:NAME" or "hub:OWNER/NAME".
 
-    Raises:  FileNotFoundError that says where was looked.
+    Raises:  FileNotFoundError that says where was looked; ValueError for a device that cannot be used.
     """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        why = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"device is {str(device)!r} ({why}): take cpu, or cuda where a GPU and a torch for it are"
+        ) from None
     model, about = checkpoint.from_pretrained(where)
     return Loaded(model.to(device), about, dtype or fast_dtype(device))
 
@@ -46,12 +54,18 @@ class Loaded:
     def settings(self, **chosen: Any) -> Settings:
         """The model's own sampling settings with some of them chosen otherwise; None leaves one as it is."""
         own = Settings(steps=self.about.get("steps_sampled", 25), guidance=self.about.get("guidance", 2.0))
+        for key in chosen:
+            if key not in (names := [field.name for field in fields(Settings)]):
+                raise ValueError(unknown(f"setting {key!r}", key, names))
         return replace(own, **{key: value for key, value in chosen.items() if value is not None})
 
     def generate(
         self, documents: Sequence[Document], settings: Settings | None = None, seed: int = 0, free: int = 0
     ) -> list[Document]:
-        """The documents with every empty wanted part made; `free` lets the model add that many parts of its own."""
+        """The documents with every empty wanted part made; `free` lets the model add that many parts of its own.
+
+        Limits:  their places in the list are their keys: the same list with the same seed gives the same draws.
+        """
         settings = settings or self.settings()
         requests = [
             Request(replace(document, key=number), settings, seed, free) for number, document in enumerate(documents)
@@ -103,7 +117,10 @@ class Loaded:
         documents = []
         for picture in pictures:
             if isinstance(picture, (str, Path)):
-                pixels = decode(picture, None)
+                try:
+                    pixels = decode(picture, None)
+                except ValueError as error:
+                    raise ValueError(f"{picture}: {error}") from None
             elif isinstance(picture, Picture.Image):
                 pixels = np.asarray(in_colour(picture))
             else:

@@ -57,7 +57,7 @@ def judged(comparison: Comparison, folder: Path, chosen: dict[str, Any], show: b
         if writes:  # what is to be written is of another level than what is read
             scores["written"] = remains(codec, _held_out(comparison, loaded, level=writes))["read"]
         return {"scores": scores}
-    weights, settings = chosen.get("weights", "weights"), {"guidance": chosen.get("guidance")}
+    weights, settings = chosen.get("weights", _weights(folder)[-1]), {"guidance": chosen.get("guidance")}
     _put(loaded, folder, _last(folder), weights)
     _cooled(loaded, chosen.get("temperature"))
     if all(stream.medium != medium for stream in loaded.model.streams.values()):

@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 
+from mixmodal.config import PATHS
 from mixmodal.sequence import Place
 
-PATHS = ("plain", "dense", "segments", "flex")
 MASK_LIMIT_BYTES = 1 << 30
 
 
@@ -66,7 +66,8 @@ def visible_mask(q: Place, k: Place) -> Tensor:
     if size > MASK_LIMIT_BYTES:
         raise ValueError(
             f"a mask of {rows} x {length} x {k.doc.shape[1]} takes {size / 2**30:.1f} GiB, the limit is"
-            f" {MASK_LIMIT_BYTES / 2**30:.0f}: take the path 'segments' or 'flex', or shorter rows"
+            f" {MASK_LIMIT_BYTES / 2**30:.0f}: train on the path 'segments' or 'flex' or with shorter rows; ask with a"
+            " shorter prompt or for smaller pictures"
         )
     seen = visible(Place(*(f[:, :, None] for f in q)), Place(*(f[:, None, :] for f in k)))
     padding = (q.doc < 0)[:, :, None] & (k.index[:, None, :] == q.index[:, :, None])

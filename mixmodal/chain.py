@@ -71,6 +71,19 @@ def _pictures(inner: Recipe) -> dict:
     return next(s.codec for name, s in inner.model.streams.items() if name != inner.model.speaker)
 
 
+def _otherwise(inner: Recipe, kept: Path) -> str:
+    """A remark where a run was of other settings than those of the recipe that is wanted: it is taken as it is."""
+    from mixmodal.guard import differing, settings
+
+    if not kept.exists():
+        return ""
+    other = values.from_json(Recipe, json.loads(kept.read_text(encoding="utf8")), "recipe")
+    here, there = settings(inner), settings(other)
+    unlike = [key for key in differing(inner, other) if not str(here[key]).startswith(MARK)]
+    told = ", ".join(f"{key} is {there[key]!r} and not {here[key]!r}" for key in unlike[:3])
+    return f"; it is taken as it is, though {told}: move it away to have the recipe's own" if told else ""
+
+
 def trained(name: str, folder: Path, inner: Recipe | None = None) -> Path:
     """The folder of the run of a recipe, `inner` or the one of that name, trained now unless it was.
 
@@ -79,16 +92,17 @@ def trained(name: str, folder: Path, inner: Recipe | None = None) -> Path:
     from mixmodal.parallel import joined
     from mixmodal.train import train_as
 
-    inner, about = inner or recipe(name), folder / "model" / "config.json"
+    inner, about, kept = inner or recipe(name), folder / "model" / "config.json", folder / "recipe.json"
     if about.exists():
         told = json.loads(about.read_text(encoding="utf8")).get("about", {})
-        if told.get("steps") == told.get("of_steps"):
-            print(f"{name} is trained already: {folder}")
+        if told.get("recipe", inner.name) != inner.name:
+            raise ValueError(f"{folder} holds a model of {told['recipe']}, and {name} is wanted there: move it away")
+        if "steps" in told and told["steps"] == told.get("of_steps"):
+            print(f"{name} is trained already: {folder}{_otherwise(inner, kept)}")
             return folder
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError(f"this recipe stands on {name}, which is not trained: mixmodal train {name} --out {folder}")
     print(f"first {name}, in {folder}: what this recipe stands on")
-    kept = folder / "recipe.json"
     if kept.exists():
         inner = values.from_json(Recipe, json.loads(kept.read_text(encoding="utf8")), "recipe")
     else:

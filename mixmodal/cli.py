@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from tyro.conf import Positional, subcommand
 
-from mixmodal.cli_audit import Audit
+from mixmodal.cli_audit import Audit, writable
 from mixmodal.cli_compare import Compare
 from mixmodal.cli_data import Data
 from mixmodal.cli_doctor import Doctor
@@ -52,27 +52,30 @@ class Train:
         from mixmodal.config import Recipe, from_json, override
         from mixmodal.recipes import own_data, recipe
 
+        if self.processes < 1 or self.gpus < 0:
+            raise ValueError(f"--processes is {self.processes} and --gpus {self.gpus}: want 1 or more, and 0 or more")
         if self.gpus and not self.dry_run:
             raise ValueError("--gpus only tells a cost: add --dry-run, or start with torchrun (docs/cluster.md)")
         named = Path(self.recipe)
-        folder = self.out or (named if (named / "recipe.json").exists() else Path("runs") / self.recipe)
+        own = (named / "recipe.json").exists()
+        if own and (not self.resume or self.out not in (None, named)):
+            raise ValueError(
+                f"{named} holds a run: go on with it by --resume, without --out; or train on from it in another folder,"
+                f" mixmodal train RECIPE --set start={named}"
+            )
+        folder = self.out or (named if own else Path("runs") / self.recipe)
         kept = folder / "recipe.json"
         if self.resume and kept.exists():
-            from mixmodal.guard import WATCHING
-
-            if self.data is not None or any(key.partition("=")[0].strip() not in WATCHING for key in self.set):
-                raise ValueError(
-                    f"a resumed run keeps its recipe, but for {', '.join(WATCHING)}: for anything else train on in"
-                    f" another folder with --set start={folder} and your settings"
-                )
-            chosen = from_json(Recipe, json.loads(kept.read_text(encoding="utf8")), "recipe")
+            chosen = self._resumed(
+                folder, from_json(Recipe, json.loads(kept.read_text(encoding="utf8")), "recipe"), own
+            )
         elif self.resume and (named.is_dir() or len(named.parts) > 1):
             raise ValueError(
                 f"no run is in {named}: give the folder of a run, or the command that it was begun with and --resume"
             )
         else:
             chosen = recipe(self.recipe)
-        if self.data is not None:
+        if self.data is not None and not own:
             chosen = own_data(chosen, self.data)
         chosen = override(chosen, self.set)
         from mixmodal.chain import standing, untrained
@@ -91,6 +94,24 @@ class Train:
 
             with joined(self.shard) as ranks:
                 train_as(ranks, chosen, folder, self.resume)
+
+    def _resumed(self, folder: Path, kept: Recipe, own: bool) -> Recipe:
+        """The recipe of a run to go on with, before settings: its own, or the one that the command names again.
+
+        Raises:  ValueError if the command asks for another.
+        """
+        from mixmodal.guard import WATCHING
+        from mixmodal.recipes import recipe
+
+        changes = self.data is not None or any(key.partition("=")[0].strip() not in WATCHING for key in self.set)
+        if own and changes:
+            raise ValueError(
+                f"a resumed run keeps its recipe, but for {', '.join(WATCHING)}: for anything else train on in"
+                f" another folder with --set start={folder} and your settings"
+            )
+        if not own and recipe(self.recipe).name != kept.name:
+            raise ValueError(f"{folder} holds a run of {kept.name}: name that, or the folder alone, or another --out")
+        return recipe(self.recipe) if changes else kept  # that it is the same is asked where it goes on
 
     def _tell(self, chosen: Recipe) -> None:
         from mixmodal.cluster import job_of, lines
@@ -128,9 +149,8 @@ class Caption:
         """Print one line for each picture."""
         from mixmodal.api import load
 
-        for name in self.files:
-            if not name.exists():
-                raise ValueError(f"{name} is not there: give picture files")
+        if not self.files or (lacking := [name for name in self.files if not name.exists()]):
+            raise ValueError(f"{lacking[0]} is not there: give picture files" if self.files else "give picture files")
         said = load(self.model, self.device).caption(
             list(self.files), prompt=self.prompt, seed=self.seed, temperature=self.temperature
         )
@@ -169,6 +189,10 @@ class Eval:
         from mixmodal.checkpoint import write_json
         from mixmodal.judge.suites import Exam, examine, lines
 
+        if self.n < 1 or self.seed < 0:
+            raise ValueError(f"--n is {self.n} and --seed {self.seed}: want 1 or more, and 0 or more")
+        if self.json:
+            writable(self.json)
         loaded = load(self.model, self.device)
         from mixmodal.cli_audit import options as read
 

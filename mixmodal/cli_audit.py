@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -38,6 +39,10 @@ class Audit:
         """Print the table."""
         if self.n < 1:
             raise ValueError(f"--n is {self.n}: take 1 or more")
+        if self.minutes < 0:
+            raise ValueError(f"--minutes is {self.minutes:g}: take 0 or more")
+        for file in filter(None, (self.json, self.plot)):
+            writable(file)
         from mixmodal.api import load
         from mixmodal.chain import MARK, trained
         from mixmodal.data import has_splits, make_source
@@ -87,6 +92,18 @@ class Audit:
             print(f"a model of these values is trained already: {folder}")
             return folder
         return train(chosen, folder)
+
+
+def writable(file: Path) -> None:
+    """Refuse a place for a file before the work that it is to hold.
+
+    Raises:  OSError or ValueError that says why.
+    """
+    if file.is_dir():
+        raise ValueError(f"{file} is a folder: name a file in it")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise PermissionError(f"{file} cannot be written: name another place")
 
 
 def options(settings: tuple[str, ...]) -> dict[str, Any]:

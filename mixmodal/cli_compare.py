@@ -56,6 +56,11 @@ class Compare:
         from mixmodal.plan import begin, estimate, planned, smoke
         from mixmodal.report import page
 
+        if self.n < 0 or self.jobs < 0 or len(set(self.seeds)) < len(self.seeds):
+            told = f"--n is {self.n}, --jobs {self.jobs}, --seeds {' '.join(map(str, self.seeds))}"
+            raise ValueError(f"{told}: want no number below 0, and no seed twice")
+        if self.data_set and not self.data:
+            raise ValueError("--data-set says how --data is to be read, and no --data is given")
         if not self.names:
             for name, function in comparisons.known().items():
                 print(f"{name:24} {(function.__doc__ or '').splitlines()[0]}")

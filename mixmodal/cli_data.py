@@ -8,6 +8,8 @@ from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg, subcommand
 
+LARGEST = 2048  # pixels, to which data is resized along a side
+
 
 @dataclass
 class Check:
@@ -64,6 +66,8 @@ class Preview:
 
         if self.n < 1:
             raise ValueError(f"--n is {self.n}: take 1 or more")
+        if self.size is not None and not 1 <= self.size <= LARGEST:
+            raise ValueError(f"--size is {self.size}: take 1 to {LARGEST:,} pixels")
         options = {"split": self.split} if self.split else {}
         try:
             source = source_at(self.path, size=self.size or 64, **options)
@@ -105,6 +109,8 @@ class Pack:
         from mixmodal.data.opening import kind_of, source_at
         from mixmodal.data.packing import pack
 
+        if self.size is not None and not 1 <= self.size <= LARGEST:
+            raise ValueError(f"--size is {self.size}: take 1 to {LARGEST:,} pixels")
         named = kind_of(self.path) in NAMED
         if self.split and not named:
             raise ValueError("--split is for named data: your own is packed as a whole, and split when it is read")

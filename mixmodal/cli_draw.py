@@ -38,6 +38,7 @@ class Sample:
 
     def run(self) -> None:
         """Write the pictures."""
+        _check(self.n, self.output, self.scale)
         if not self.prompt:
             raise ValueError("no prompt was given: write what to draw, in quotation marks")
         from mixmodal.api import load
@@ -82,7 +83,7 @@ class Fill:
     n: int = 1
     """How many."""
     steps: int | None = None
-    """Evaluations of the model for one picture."""
+    """Steps for one picture; a flow takes each several times, so that what is drawn fits what is known."""
     guidance: float | None = None
     """How strongly the prompt is followed; 1 is plain."""
     seed: int = 0
@@ -94,6 +95,7 @@ class Fill:
 
     def run(self) -> None:
         """Write the pictures."""
+        _check(self.n, self.output)
         from mixmodal.api import load
         from mixmodal.data.pictures import decode
         from mixmodal.filling import grown, hidden, masked, varied
@@ -113,6 +115,16 @@ class Fill:
             part, self.prompt, n=self.n, seed=self.seed, steps=self.steps, guidance=self.guidance
         )
         _write(made, self.output, [self.prompt] * len(made))
+
+
+def _check(n: int, output: Path, scale: int = 1) -> None:
+    """Refuse what could not be written, before anything is drawn."""
+    from PIL import Image as Picture
+
+    if n < 1 or scale < 1:
+        raise ValueError(f"--n is {n} and --scale {scale}: want 1 or more")
+    if Picture.registered_extensions().get(output.suffix.lower()) not in Picture.SAVE:
+        raise ValueError(f"--output is {output}: give it the ending of a picture file, for example {output.stem}.png")
 
 
 def _numbers(told: str, between: str, count: int, flag: str, form: str) -> tuple[int, ...]:

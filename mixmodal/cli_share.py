@@ -8,6 +8,12 @@ from pathlib import Path
 from tyro.conf import Positional
 
 
+def _empty(folder: Path) -> None:
+    """Refuse a folder in which a model would cover something."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} is there and holds something: choose another folder")
+
+
 @dataclass
 class Import:
     """Start a model from a Qwen3 or Llama: its trunk and its text, with the other streams of a recipe new beside."""
@@ -28,8 +34,7 @@ class Import:
 
     def run(self) -> None:
         """Write the model, and tell what it is."""
-        if (self.out / "config.json").exists() or (self.out / "recipe.json").exists():
-            raise FileExistsError(f"{self.out} already holds a model or a run: choose another folder")
+        _empty(self.out)
         if self.set and not self.recipe:
             raise ValueError("--set changes a recipe, and none is given: add --recipe NAME (`mixmodal recipes`)")
         from mixmodal.api import Loaded
@@ -65,8 +70,7 @@ class Merge:
 
     def run(self) -> None:
         """Write the merged model."""
-        if (self.out / "config.json").exists():
-            raise FileExistsError(f"{self.out} already holds a model: choose another folder")
+        _empty(self.out)
         from mixmodal.api import load
 
         load(self.model).merged().save_pretrained(self.out)

@@ -124,6 +124,9 @@ def _arm(comparison: Comparison, plan: dict[str, Any], out: Path, label: str) ->
                 "seconds": _mean(
                     [e["seconds"] + sum(n["seconds"] for n in on) for e, on in zip(point, nets, strict=True)]
                 ),
+                "seconds_of_seeds": [
+                    e["seconds"] + sum(n["seconds"] for n in on) for e, on in zip(point, nets, strict=True)
+                ],
                 "scores": _over([e["scores"] for e in point]),
             }
             for point in zip(*(run["curve"] for run in told), strict=True)
@@ -131,12 +134,7 @@ def _arm(comparison: Comparison, plan: dict[str, Any], out: Path, label: str) ->
         begun = {"flops": plan["flops_of_nets"], "seconds": _mean(arm["seconds_of_nets"])}
         arm["to_rate"] = {f"{rate:.0%}": reached(arm["curve"], rate, begun) for rate in RATES}
         arm["to_rate_of_seeds"] = {
-            f"{rate:.0%}": [
-                reached([_of_seed(point, alive.index(s)) for point in arm["curve"]], rate, begun)
-                if s in alive
-                else None
-                for s in comparison.seeds
-            ]
+            f"{rate:.0%}": [_reached_by(arm, alive.index(s), rate) if s in alive else None for s in comparison.seeds]
             for rate in RATES
         }
     return arm
@@ -165,11 +163,13 @@ def against(pairs: dict[str, str], arms: dict[str, Any]) -> list[dict[str, Any]]
     return out
 
 
-def _of_seed(point: dict[str, Any], at: int) -> dict[str, Any]:
-    """A point of a curve as one seed has it."""
-    name = "text_to_image.exact"
-    found = {name: {"value": point["scores"][name]["seeds"][at]}} if name in point["scores"] else {}
-    return {**point, "scores": found}
+def _reached_by(arm: dict[str, Any], at: int, rate: float) -> dict[str, float] | None:
+    """What it took one seed to come to a rate."""
+    name, curve = "text_to_image.exact", []
+    for point in arm["curve"]:
+        found = {name: {"value": point["scores"][name]["seeds"][at]}} if name in point["scores"] else {}
+        curve.append({**point, "seconds": point["seconds_of_seeds"][at], "scores": found})
+    return reached(curve, rate, {"flops": arm["flops_of_nets"], "seconds": arm["seconds_of_nets"][at]})
 
 
 def _net(comparison: Comparison, plan: dict[str, Any], out: Path, name: str) -> dict[str, Any]:

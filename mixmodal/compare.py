@@ -138,7 +138,8 @@ def pieces(comparison: Comparison, out: Path) -> list[Piece]:
         for name, twin in twins.items():  # it writes with the words of that arm
             found.append(Piece("train", name, seed, trained[name], (trained[twin["of"]],)))
         for label in (*comparison.arms, *twins, *nets):
-            needs = (trained[label], *([tuned[label]] if label in tuned else []))
+            of = twins.get(label, {}).get("of", label)
+            needs = (trained[label], *([tuned[of]] if of in tuned else []))
             found.append(Piece("judge", label, seed, home(out, label, seed) / "scores.json", needs))
     return found
 
@@ -233,12 +234,23 @@ def do(out: Path, piece: Piece) -> None:
     elif piece.kind == "tune":
         write_json(piece.file, appraise.tuned(comparison, home(out, piece.label, piece.seed)) | {"code": code()})
     else:
-        tuned = out / "tuned" / f"{piece.label}.json"
-        chosen = json.loads(tuned.read_text(encoding="utf8")) if tuned.exists() else {}
-        show = piece.seed == comparison.seeds[0]
-        write_json(
-            piece.file, appraise.judged(comparison, home(out, piece.label, piece.seed), chosen, show) | {"code": code()}
-        )
+        folder, show = home(out, piece.label, piece.seed), piece.seed == comparison.seeds[0]
+        told = appraise.judged(comparison, folder, _chosen(comparison, out, piece), show)
+        write_json(piece.file, told | {"code": code()})
+
+
+def _chosen(comparison: Comparison, out: Path, piece: Piece) -> dict[str, Any]:
+    """What was tuned for the arm of a piece, with the first seed; where that diverged, with its own.
+
+    A twin is judged by the weights, the last or averaged ones, that its arm took.
+    """
+    twin = planned(comparison, out)["twins"].get(piece.label, {})
+    file = out / "tuned" / f"{twin.get('of', piece.label)}.json"
+    chosen = json.loads(file.read_text(encoding="utf8")) if file.exists() else {}
+    if "diverged" in chosen:
+        chosen = appraise.tuned(comparison, home(out, piece.label, piece.seed)) if not twin else {}
+    wanted = ("weights",) if twin else ("guidance", "temperature", "weights", "tried")
+    return {name: chosen[name] for name in wanted if name in chosen}
 
 
 def recipe_of(comparison: Comparison, out: Path, label: str, seed: int) -> Recipe:

@@ -143,6 +143,7 @@ def tenfold() -> Comparison:
     """A U-Net or patches in a transformer: FLOPs and time to exact pictures, by what is predicted.
 
     Rates never fall, and the averaged weights may be taken, so that each point of a curve is a model to be had there.
+    Nothing is compiled: a trunk could be, and a U-Net not, and their times would be of unlike things.
     The error of noise is that of Ho et al. 2020 (arXiv:2006.11239), not the velocity's.
     """
     plain, gau = recipe("lossless_two"), recipe("gau_two")
@@ -154,7 +155,8 @@ def tenfold() -> Comparison:
         arms[f"patch8_{what}"] = _predicting(plain, what)
         arms[f"patch4_{what}"] = _predicting(fine, what)
     arms |= {f"gau4_{what}": _predicting(units, what) for what in ("x", "noise")}
-    arms = {n: replace(arm, name=n, optim=replace(arm.optim, decay=0.0, average=0.1)) for n, arm in arms.items()}
+    steady = {"decay": 0.0, "average": 0.1}
+    arms = {n: replace(a, name=n, compile=False, optim=replace(a.optim, **steady)) for n, a in arms.items()}
     return Comparison(
         name="tenfold",
         question="Does a patch transformer take ten times as long as a U-Net?",

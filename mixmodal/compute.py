@@ -33,9 +33,13 @@ class Cost:
     bytes: float
     settled: float
 
-    def lines(self, peak: float, steps: int, minutes: float = 0.0) -> list[str]:
-        """What a person wants to know before starting; `minutes` > 0 if they decide how many steps there will be."""
-        seconds = self.flops / (0.3 * peak)
+    def lines(self, peak: float, steps: int, minutes: float = 0.0, settle: float = 1.0) -> list[str]:
+        """What a person wants to know before starting; `minutes` > 0 if they decide how many steps there will be.
+
+        Units:   `settle` is the share of the steps after which only what reads the hidden states learns.
+        """
+        settle = min(settle, 1.0)
+        seconds = (settle * self.flops + (1 - settle) * self.settled) / (0.3 * peak)
         steps = int(minutes * 60 / seconds) if minutes else steps
         return [
             f"parameters      {self.parameters / 1e6:.2f} M",

@@ -10,6 +10,10 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any
 
+PATHS = ("plain", "dense", "segments", "flex")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16", "float64")
+MATRICES = ("muon", "adamw")
+
 
 @dataclass(frozen=True)
 class RotaryScaling:
@@ -59,6 +63,12 @@ class TrunkConfig:
     frozen: bool = False
     adapter_rank: int = 0
     adapter_scale: float = 2.0
+
+    def __post_init__(self) -> None:
+        for name in ("width", "heads", "kv_heads", "head_size", "mlp_width", "experts", "depth"):
+            least = 0 if name == "depth" else 1  # tokenizers have no trunk
+            if getattr(self, name) < least:
+                raise ValueError(f"model.trunk.{name} is {getattr(self, name)}: want {least} or more")
 
     @property
     def value_size(self) -> int:
@@ -128,6 +138,13 @@ class OptimConfig:
     settle: float = 1.0
     bad_steps: int = 8
 
+    def __post_init__(self) -> None:
+        if self.matrices not in MATRICES:
+            raise ValueError(unknown(f"optim.matrices {self.matrices!r}", self.matrices, MATRICES))
+        for name in ("settle", "decay"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"optim.{name} is {getattr(self, name):g}: want a share of the run, 0 to 1")
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -139,7 +156,8 @@ class Recipe:
     trained on: a folder, a name, or recipe:NAME. `minutes` > 0 sets `steps` by the speed measured at the start.
     `rows` x `length` positions a step.
     `recompute` keeps of each block only what entered it, and runs it again for the gradient; `accumulate` > 1 takes the
-    rows of a step in so many parts, one after the other: both cost time, save memory, and leave the step as it is.
+    rows of a step in so many parts, one after the other: both cost time, save memory, and leave the step as it is,
+    but for the entropies of LFQ and BSQ codes, which are then of each part (and of each rank).
     `workers` > 0 lay out the documents of the next step while this one runs, each a process of its own.
     `prompts` are drawn, and documents of `valid` made, at every sample; without `valid` there is none. Every `every`
     steps there is a checkpoint: the last `keep` stay, and the one that did best on `valid`.
@@ -171,6 +189,19 @@ class Recipe:
     sample_size: tuple[int, int] = (32, 32)
     guidance: float = 2.0
     steps_sampled: int = 25
+
+    def __post_init__(self) -> None:
+        for name in ("rows", "length", "accumulate", "every", "keep", "steps_sampled"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: want 1 or more")
+        if self.workers < 0 or self.minutes < 0 or self.steps < 1 and not self.minutes:
+            told = f"steps is {self.steps}, minutes {self.minutes:g}, workers {self.workers}"
+            raise ValueError(f"{told}: want at least one step or some minutes, and no fewer workers than 0")
+        if not 0 <= self.drop_prompt <= 1:
+            raise ValueError(f"drop_prompt is {self.drop_prompt:g}: want a share, 0 to 1")
+        for name, known in (("path", PATHS), ("precision", PRECISIONS)):
+            if getattr(self, name) not in known:
+                raise ValueError(unknown(f"{name} {getattr(self, name)!r}", getattr(self, name), known))
 
 
 def to_json(value: Any) -> Any:

@@ -40,6 +40,8 @@ th{font-weight:600;border-bottom:1px solid #ccc} td.n{font-variant-numeric:tabul
 
 def demo(out: Path, *, minutes: float = 0.0, seed: int = 0, n: int = 500) -> Path:
     """The page, `out`/index.html, after a training from scratch and its examination."""
+    if minutes < 0 or n < 1:
+        raise ValueError(f"--minutes is {minutes:g} and --n {n}: want 0 or more, and 1 or more")
     began = time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
     boxed = _from_the_box(out, seed)

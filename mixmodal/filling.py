@@ -64,4 +64,6 @@ def masked(pixels: np.ndarray, known: np.ndarray) -> Image:
     """The picture, grey where it is not known: nothing of what is hidden shows through."""
     if known.shape != pixels.shape[:2]:
         raise ValueError(f"the mask is {known.shape}, the picture {pixels.shape[:2]}: they must be equally large")
+    if known.all():
+        raise ValueError("the mask hides nothing of the picture: make what is to be drawn anew black")
     return Image(np.where(known[..., None], pixels, np.uint8(GREY)), known=known)

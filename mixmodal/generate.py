@@ -6,13 +6,14 @@ run once and cached; a guidance branch is a further sequence with its own cache.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mixmodal.attention import MASK_LIMIT_BYTES
 from mixmodal.cache import Cache
 from mixmodal.layout import after, tokens
 from mixmodal.linear import narrowed
@@ -31,6 +32,7 @@ class Request:
 
     `through` puts something in place of the heads that draw parts of other media than the speaker's: what codes, say.
     Units:   `free` lets the model open parts of its own after the last one, at most that many.
+    Limits:  of `seed` times 1,000,003 and the document's key together the lowest 32 bits tell draws apart.
     """
 
     document: Document
@@ -165,8 +167,10 @@ def _run(model: Model, jobs: list[_Job], cache: Cache, dtype: torch.dtype, live:
     device = cache.keys.device
     for (length, keep), group in groups.items():
         group.sort(key=lambda job: job.track.slot)
-        for first in range(0, len(group), 2 * live):
-            some = group[first : first + 2 * live]
+        end = max(cache.used[job.track.slot] for job in group) + length
+        many = max(1, min(2 * live, MASK_LIMIT_BYTES // (length * end)))
+        for first in range(0, len(group), many):
+            some = group[first : first + many]
             slots = [job.track.slot for job in some]
             used = {run.stream for job in some for run in job.runs}
             batch = collate(
@@ -190,26 +194,34 @@ def _script(model: Model, request: Request, tracks: list[_Track]) -> Script:
     for track in tracks:
         track.add(tokens(speaker, speaker.codec.begins(request.document.parts), 0.0))
     parts, free = list(request.document.parts), request.free
+    if not parts:
+        parts, free = [MEDIA[speaker.medium]()], free - 1
     out = []
     while parts:
         part = parts.pop(0)
-        spoken = part.medium == speaker.medium
+        spoken, unwritten = part.medium == speaker.medium, part.wanted and part.empty
         opened: str | None = None
-        if part.wanted and part.empty and spoken and model.writer(part.medium) is speaker:
-            part, opened = yield from _speak(model, request, tracks, rng, part, bool(parts) or free > 0)
+        if unwritten and spoken and model.writer(part.medium) is speaker:
+            media = [parts[0].medium] if parts else _writable(model) if free > 0 else []
+            part, opened = yield from _speak(model, request, tracks, rng, part, media)
         elif _is_to_make(part):
             part = yield from _make(model, request, tracks, rng, part, bool(parts) or free > 0)
         else:
             _show(model, tracks, part)
         out.append(part)
-        if not parts and free > 0 and not (spoken and opened is None and part.wanted):
+        if not parts and free > 0 and not (spoken and opened is None and unwritten):
             free -= 1
             parts.append(MEDIA[opened]() if opened else MEDIA[speaker.medium]())
     return replace(request.document, parts=tuple(out))
 
 
 def _show(model: Model, tracks: list[_Track], part) -> None:
-    """Put a part that has its values before the tracks, clean and public."""
+    """Put a part that has its values before the tracks, clean and public.
+
+    Raises:  ValueError if it has none.
+    """
+    if part.empty and part.medium != model.speaker.medium:
+        raise ValueError(f"a {part.medium} that is not wanted has no values: give it some, or want it")
     speaker, reader = model.speaker, model.reader(part.medium)
     grid = reader.codec.encode(part)
     for track in tracks:
@@ -266,11 +278,13 @@ def _sample(model: Model, stream: Stream, sampler: Generator, tracks: list[_Trac
             return end.value
 
 
-def _speak(model: Model, request: Request, tracks: list[_Track], rng: torch.Generator, part, more: bool) -> Generator:
-    """The part with the speaker's values written, and the medium that it opened, if it ended in doing so."""
+def _speak(
+    model: Model, request: Request, tracks: list[_Track], rng: torch.Generator, part, media: list[str]
+) -> Generator:
+    """The part with the speaker's values written, and which of `media` it opened, if it ended in doing so."""
     speaker, codec = model.speaker, model.speaker.codec
-    opens = _openings(model)
-    banned = [token for token in _unwritten(model) if not more or token not in opens]
+    opens = _openings(model, media)
+    banned = [token for token in _unwritten(model) if token not in opens]
     ask = Ask(request.settings, rng, banned, [codec.end, *codec.ends, *opens], False)
     sampler = speaker.objective.sampler(codec, speaker.head, codec.grid([]), ask)
     values = list((yield from _sample(model, speaker, sampler, tracks)))
@@ -279,16 +293,25 @@ def _speak(model: Model, request: Request, tracks: list[_Track], rng: torch.Gene
     return codec.decode(values[:-1] if ended else values, None, part), opened
 
 
-def _openings(model: Model) -> list[int]:
+def _writable(model: Model) -> list[str]:
+    return [stream.medium for stream in model.streams.values() if stream.role != "read"]
+
+
+def _openings(model: Model, media: Iterable[str]) -> list[int]:
     codec, spoken = model.speaker.codec, model.speaker.medium
-    return [codec.opening(s.medium, (1, 1, 1))[0] for s in model.streams.values() if s.medium != spoken]
+    return [codec.opening(medium, (1, 1, 1))[0] for medium in media if medium != spoken]
 
 
 def _unwritten(model: Model) -> list[int]:
     """The tokens that stand in no text: what begins documents, and what opens, sizes and closes other media."""
     codec, spoken = model.speaker.codec, model.speaker.medium
     closes = [codec.closing(s.medium)[0] for s in model.streams.values() if s.medium != spoken]
-    return [*codec.beginnings(), *closes, *codec.size_tokens(), *_openings(model)]
+    return [
+        *codec.beginnings(),
+        *closes,
+        *codec.size_tokens(),
+        *_openings(model, (s.medium for s in model.streams.values())),
+    ]
 
 
 def _make(model: Model, request: Request, tracks: list[_Track], rng: torch.Generator, part, more: bool) -> Generator:
@@ -314,22 +337,23 @@ def _make(model: Model, request: Request, tracks: list[_Track], rng: torch.Gener
         reader = model.reader(part.medium) if writer.objective.needs_copy else writer
         copy = reader.codec.encode(part) if writer.objective.needs_copy else None
         for track in tracks:
-            _copy(speaker, track, reader, copy)
+            if track.omits != part.medium:
+                _copy(speaker, track, reader, copy)
     return part
 
 
 def _choose_size(model: Model, request: Request, tracks: list[_Track], rng: torch.Generator, medium: str) -> Generator:
     """The size the model announces for a part of `medium`, its header shown to every track."""
     codec = model.speaker.codec
-    begin = codec.opening(medium, (1, 1, 1))[0]
+    begin, origins = codec.opening(medium, (1, 1, 1))[0], [track.origin for track in tracks]
     for track in tracks:
         track.add(tokens(model.speaker, [begin], track.origin))
     banned = sorted(set(range(codec.vocabulary)) - set(codec.size_tokens()))
     sides = []
-    for _ in range(2):
+    for number in (1, 2):
         yield from _flush(tracks)
         token = int(model.speaker.head.draw([tracks[0].last[-1:]], request.settings, rng, banned)[0][0])
         sides.append(codec.side(token))
-        for track in tracks:
-            track.add(tokens(model.speaker, [token], track.origin))
+        for track, origin in zip(tracks, origins, strict=True):  # one header, as in training
+            track.add(tokens(model.speaker, [token], origin, first=number))
     return (1, *sides)

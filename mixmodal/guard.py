@@ -101,7 +101,7 @@ def continued(given: Recipe, kept: Recipe) -> Recipe:
     Raises:  ValueError if the given one trains anything else, or otherwise.
     """
     here, there = settings(given), settings(kept)
-    unlike = [key for key in here if key in there and here[key] != there[key]]
+    unlike = differing(given, kept)
     if given.minutes > 0:  # the steps were set by the clock when the run began, and perhaps again on the way
         unlike = [key for key in unlike if key not in ("steps", "minutes")]
     if given.start:  # the model is the one that training started from
@@ -113,6 +113,12 @@ def continued(given: Recipe, kept: Recipe) -> Recipe:
             " --set start=RUN and your settings"
         )
     return replace(kept, **{name: getattr(given, name) for name in WATCHING})
+
+
+def differing(one: Recipe, other: Recipe) -> list[str]:
+    """The dotted keys of what decides how weights move, where two recipes have another."""
+    here, there = settings(one), settings(other)
+    return [key for key in here if key in there and here[key] != there[key]]
 
 
 def settings(recipe: Recipe) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mixmodal.config import unknown
 from mixmodal.interpolant import mix
 from mixmodal.layout import after
 from mixmodal.linear import narrowed
@@ -87,7 +88,15 @@ def from_noise(
 
 
 def _times(paths: list[Path], start: float, steps: int) -> Tensor:
-    """Times from noise to `start`."""
+    """Times from noise to `start`.
+
+    Raises:  ValueError if there is nothing to go through.
+    """
+    if not paths or steps < 1 or not 0 < start <= 1:
+        raise ValueError(
+            f"got {len(paths)} documents, {steps} steps, start {start:g}: want at least one of both, and a start of"
+            " more than 0 and at most 1"
+        )
     return paths[0].stream.objective.begun(torch.linspace(0, start, steps + 1))
 
 
@@ -131,6 +140,8 @@ def _run(
     near: float,
 ) -> list[np.ndarray]:
     """Values of every path at the last of the times."""
+    if solver not in SOLVERS:
+        raise ValueError(unknown(f"solver {solver!r}", solver, SOLVERS))
     solvers = [SOLVERS[solver](torch.from_numpy(np.asarray(v, np.float32)), times) for v in values]
     asked = [next(s) for s in solvers]
     device, out = next(model.parameters()).device, [None] * len(paths)

@@ -80,9 +80,12 @@ def lay_out(
     return Sequence(runs)
 
 
-def tokens(speaker, values: list[int], origin: float, weight: float = 0.0) -> Run:
-    """A run of the speaker's own tokens, predicted where `weight` says so."""
-    grid: Grid = speaker.codec.grid(values)
+def tokens(speaker, values: list[int], origin: float, weight: float = 0.0, first: int = 0) -> Run:
+    """A run of the speaker's own tokens, predicted where `weight` says so; `first` is its first one's number in a part.
+
+    Units:   `origin` is where the part begins.
+    """
+    grid: Grid = speaker.codec.grid(values, first)
     if weight > 0:
         (run,) = speaker.objective.lay(speaker.name, speaker.codec, grid, Lay(origin, weight))
         return run

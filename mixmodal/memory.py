@@ -86,6 +86,10 @@ def block_bytes(
             numbers -= size * (2 * trunk.width + asked + trunk.mlp_width)
         if (trunk.frozen or trunk.adapter_rank) and not compiled:
             numbers -= WIDE * trunk.norm_gain * (2 * trunk.width + asked + shown)
+    if trunk.adaptive:  # scales, shifts and gates, what they are applied to, and what they are made of
+        parted, kept = (3, 5) if trunk.block == "gau" else (6, 9)
+        matrices += parted * trunk.width**2
+        numbers += size * kept * trunk.width
     if trunk.experts > 1:  # what is parted and joined again
         numbers += 2 * size * (trunk.width + asked)
         matrices *= trunk.experts

@@ -18,11 +18,8 @@ def make_optimizers(
 ) -> dict[str, torch.optim.Optimizer]:
     """An optimizer for each group of parameters.
 
-    Raises:  ValueError if `matrices` is neither muon nor adamw.
     Source:  Jordan et al. 2024, Muon; Loshchilov & Hutter 2017 (arXiv:1711.05101), AdamW.
     """
-    if config.matrices not in ("muon", "adamw"):
-        raise ValueError(f"optim.matrices is {config.matrices!r}: take muon or adamw")
     made: dict[str, torch.optim.Optimizer] = {}
     for name, named in groups.items():
         parameters = [parameter for _, parameter in named]

@@ -203,13 +203,14 @@ class Owned:
         """States called group/number/key by the numbers of the whole group, for those of what is owned."""
         return {self._renumbered(flat, self._places()): tensor for flat, tensor in states.items()}
 
-    def own_states(self, states: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def own_states(self, states: Mapping[str, Tensor], rested: bool = False) -> dict[str, Tensor]:
         """What `named_states` gave on all ranks: only those of what is owned, by the numbers here.
 
+        `rested`: there may be groups that never took a step, since the run had settled when it began.
         Raises:  ValueError if they were saved for groups of parameters that are not here.
         """
         saved, here = {flat.split("/")[0] for flat in states}, {g for g, names in self._groups.items() if names}
-        if saved and saved != here:
+        if saved and saved != here and not (rested and saved < here):
             raise ValueError(
                 f"saved with optimizers for {sorted(saved)}, but here they are for {sorted(here)}: go on with the"
                 " version that saved it, or train on in another folder with --set start=RUN"

@@ -1,6 +1,6 @@
 """What a user has: documents made of parts. Values only; nothing here needs torch or numpy at import.
 
-A part is *given* (it serves as context for what follows), *wanted* (the model learns or writes it), or both.
+Every part is context for what follows; a *wanted* one the model learns too, or makes, where it is empty.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ class Text:
     """
 
     text: str = ""
-    given: bool = True
     wanted: bool = True
     weight: float = 1.0
     medium: ClassVar[str] = "text"
@@ -46,15 +45,17 @@ class Image:
 
     pixels: np.ndarray | None = None
     size: tuple[int, int] | None = None
-    given: bool = True
     wanted: bool = True
     weight: float = 1.0
     known: np.ndarray | None = None
     medium: ClassVar[str] = "image"
 
     def __post_init__(self) -> None:
-        if self.pixels is None and self.size is None:
-            return
+        if self.pixels is None and self.size is not None:
+            sides = self.size if isinstance(self.size, (tuple, list)) else ()
+            if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+                raise ValueError(f"size is {self.size!r}: want (height, width) in whole pixels, 1 or more")
+            object.__setattr__(self, "size", tuple(sides))
         if self.pixels is not None:
             shape = getattr(self.pixels, "shape", None)
             if shape is None or len(shape) != 3 or shape[2] != 3 or str(self.pixels.dtype) != "uint8":
@@ -64,6 +65,13 @@ class Image:
                     " with PIL's Image.convert('RGB') first"
                 )
             object.__setattr__(self, "size", (int(shape[0]), int(shape[1])))
+        if self.known is not None:
+            form = str(getattr(self.known, "dtype", type(self.known))), getattr(self.known, "shape", None)
+            if self.pixels is None or form != ("bool", self.size):
+                raise ValueError(
+                    f"known is {form[0]} {form[1]} of pixels {self.size if self.pixels is not None else None}: want a"
+                    " boolean array [height, width], true where the pixels beside it are known"
+                )
 
     @property
     def extent(self) -> tuple[int, int, int] | None:

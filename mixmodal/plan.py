@@ -144,6 +144,11 @@ def planned(comparison: Comparison, out: Path) -> dict[str, Any]:
             raise ValueError(f"arms start from {name}, which is no model of words alone: train it, and compare without")
     if any(map(draws, comparison.arms.values())) and not asks_for_pictures(comparison.suite):
         raise ValueError(f"the suite {comparison.suite!r} has no pictures drawn, but an arm draws: take another suite")
+    for name in {name for arm in comparison.arms.values() for name in stands_on(arm)}:
+        if inner := stands_on(net_of(comparison, name)):
+            raise ValueError(
+                f"arms stand on {name}, which stands on {inner[0]} itself: train that first, and name its run"
+            )
     _asks_enough(comparison)
     arms, nets = {}, {}
     starts = {name: made(net_of(comparison, name))[0].model for name in starts_of(comparison)}

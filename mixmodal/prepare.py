@@ -73,6 +73,13 @@ def prepare(recipe: Recipe, device: str | None = None, ranks: Ranks = ALONE) -> 
             f"{late[0]} learns against a judge once the run has settled, and optim.settle is {recipe.optim.settle:g}:"
             f" set optim.settle=0.7, or model.streams.{late[0]}.objective.adversary=0"
         )
+    if recipe.optim.settle < 1 and (
+        tied := [n for n, s in model.streams.items() if getattr(getattr(s.head, "config", None), "tied", False)]
+    ):
+        raise ValueError(
+            f"the head of {tied[0]} reads with the table that enters the trunk, which would not rest once the run has"
+            f" settled: set optim.settle=1, or model.streams.{tied[0]}.head.tied=false"
+        )
     if ranks.shard:  # a codec that stands on a trained one asks it outside of a step, and on one rank alone
         refuse_shards(recipe, model)
         nets = [s.codec.nets for s in model.streams.values() if getattr(s.codec, "nets", None) is not None]
@@ -197,7 +204,7 @@ def _complete(recipe: Recipe, mixture) -> values.ModelConfig:
     return replace(recipe.model, streams=streams)
 
 
-def compile_trunk(model: Model, path: str = "auto") -> str | None:
+def compile_trunk(model: Model, path: str = "plain") -> str | None:
     """Compile the block, once for all layers; where that cannot be done, the reason."""
     if path == "segments":
         return "every batch has segments of its own, and would be compiled anew"

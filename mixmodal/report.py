@@ -240,7 +240,7 @@ def _costs_row(label: str, arm: dict[str, Any], inks: dict[str, str]) -> str:
         duration(seconds),
         f"{arm['memory'] / 2**30:.2f} GiB",
         *((f"{price['passes']:.0f}", _flops(price["flops"]), f"{price['seconds']:.2f}") if price else ("–", "–", "–")),
-        f"{tuned['guidance']:g}{cooled}{averaged}" if tuned else "–",
+        f"{tuned['guidance']:g}{cooled}{averaged}" if "guidance" in tuned else "–",
     ]
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 

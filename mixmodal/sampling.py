@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,8 @@ from torch import Tensor
 class Settings:
     """What a caller may choose; each objective takes what it knows.
 
-    Units:   `guidance` 1 is none; `interval` are the times in which it acts; `max_tokens` bounds one written part;
+    Units:   `guidance` 1 is none; `interval` are the times in which it acts; `max_tokens` bounds one written part,
+             in whole blocks where text is made in blocks;
              `temperature` 0 takes the likeliest, None leaves it to each head.
     """
 
@@ -24,6 +26,20 @@ class Settings:
     temperature: float | None = None
     top_p: float = 1.0
     max_tokens: int = 200
+
+    def __post_init__(self) -> None:
+        chosen = (
+            ("steps", isinstance(self.steps, int) and self.steps >= 1, "a whole number, 1 or more"),
+            ("guidance", math.isfinite(self.guidance), "a number"),
+            ("interval", len(self.interval) == 2 and all(map(math.isfinite, self.interval)), "two times"),
+            ("shift", math.isfinite(self.shift) and self.shift > 0, "more than 0"),
+            ("temperature", self.temperature is None or 0 <= self.temperature < math.inf, "0 or more"),
+            ("top_p", 0 < self.top_p <= 1, "more than 0 and at most 1"),
+            ("max_tokens", isinstance(self.max_tokens, int) and self.max_tokens >= 0, "a whole number, 0 or more"),
+        )
+        for name, good, want in chosen:
+            if not good:
+                raise ValueError(f"{name} is {getattr(self, name)!r}: want {want}")
 
 
 def draw(logits_NV: Tensor, temperature: float, top_p: float, rng: torch.Generator) -> Tensor:

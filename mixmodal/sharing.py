@@ -153,7 +153,11 @@ def push_to_hub(where: str | Path, name: str, *, licence: str = "", private: boo
     data["model"]["streams"] = {name: _without_origin(s) for name, s in data["model"]["streams"].items()}
     sent["config.json"] = json.dumps(data, indent=1).encode()
     api = hub.HfApi()
-    address = api.create_repo(name, private=private, exist_ok=True)
     operations = [hub.CommitOperationAdd(file, content) for file, content in sent.items()]
-    api.create_commit(name, operations, commit_message="A model of mixmodal, with its card")
+    try:
+        address = api.create_repo(name, private=private, exist_ok=True)
+        api.create_commit(name, operations, commit_message="A model of mixmodal, with its card")
+    except Exception as error:  # of the network, of a login, of a name: its package has many, of no common kind
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise OSError(f"{name} was not sent to the hub: {why}") from error
     return str(address)

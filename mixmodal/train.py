@@ -71,7 +71,7 @@ def train(
     recipe, ranks = run.recipe, run.ranks
     ranks.same(json.dumps([values.to_json(recipe), resumed[1]["step"] if resumed else 0]))
     out.mkdir(parents=True, exist_ok=True)
-    for line in run.cost.lines(run.peak, recipe.steps, 0.0 if resumed else recipe.minutes):
+    for line in run.cost.lines(run.peak, recipe.steps, 0.0 if resumed else recipe.minutes, recipe.optim.settle):
         say(line)
     told = run.loader.left_out()
     for line in told:
@@ -83,7 +83,7 @@ def train(
         tensors, state = resumed
         refuse_other_shapes(run.owned, tensors["weights"], out)
         run.owned.load_state_dict(tensors["weights"])
-        moved = run.owned.own_states(tensors["optimizer"])
+        moved = run.owned.own_states(tensors["optimizer"], rested=recipe.optim.settle <= 0)
         load_state({name: optimizers[name] for name in {flat.split("/")[0] for flat in moved}}, moved)
         if average:
             average.weights = {n: tensors["average"][n].to(run.device) for n, _ in run.owned.named_parameters()}

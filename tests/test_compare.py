@@ -19,7 +19,7 @@ from mixmodal.compare import _alone, _stopping, do, pieces
 from mixmodal.config import TrunkConfig, from_json, to_json
 from mixmodal.data import make_mixture, make_source
 from mixmodal.data.parted import Parted
-from mixmodal.designs import lossless
+from mixmodal.designs import fuyu, lossless
 from mixmodal.guard import NotFinite, Stopped
 from mixmodal.judge import costs, suites
 from mixmodal.judge.costs import fare, sampling_cost, step_cost
@@ -67,7 +67,11 @@ def finished(comparison: Comparison, out) -> dict:
 def untimed(result):
     """A result without what the clock and the memory of the moment say."""
     if isinstance(result, dict):
-        return {k: untimed(v) for k, v in result.items() if k not in ("seconds", "seconds_of_nets", "memory")}
+        return {
+            k: untimed(v)
+            for k, v in result.items()
+            if k not in ("seconds", "seconds_of_nets", "seconds_of_seeds", "memory")
+        }
     return [untimed(v) for v in result] if isinstance(result, list) else result
 
 
@@ -123,20 +127,21 @@ def test_a_training_that_diverges_is_told_and_the_others_go_on(tmp_path, monkeyp
             raise NotFinite("losses are no numbers")
 
     monkeypatch.setattr(compare, "train", diverging)
-    lost = {("seed_1", "sixteens"), ("seed_0", "eights"), ("seed_1", "eights")}
+    lost = {("seed_0", "sixteens"), ("seed_0", "eights"), ("seed_1", "eights")}
     whole = tiny(seeds=(0, 1), against={"sixteens": "eights"}, points=1, evaluations=(1,))
     told = json.loads(json.dumps(finished(whole, tmp_path)))
     gone, half = told["arms"]["eights"], told["arms"]["sixteens"]
     assert gone["scores"] == {} and gone["diverged"] == dict.fromkeys("01", "losses are no numbers")
     assert (
-        half["seeds"] == [0]
-        and set(half["diverged"]) == {"1"}
+        half["seeds"] == [1]
+        and set(half["diverged"]) == {"0"}
         and len(half["scores"]["text_to_image.exact"]["seeds"]) == 1
     )
-    assert half["to_rate_of_seeds"]["50%"][1] is None and len(half["to_rate_of_seeds"]["50%"]) == 2
+    assert half["tuned"]["guidance"] in (1.0, 2.0)  # with the seed that is left
+    assert half["to_rate_of_seeds"]["50%"][0] is None and len(half["to_rate_of_seeds"]["50%"]) == 2
     assert told["arms"][TWIN + "eights"]["diverged"]["0"] == "eights: losses are no numbers"
     text = page(told)
-    assert "<b>sixteens diverged</b> with seed 1" in text and "<b>eights diverged</b> with seed 0" in text
+    assert "<b>sixteens diverged</b> with seed 0" in text and "<b>eights diverged</b> with seed 0" in text
 
 
 def test_what_is_done_is_not_done_again_and_what_is_lost_comes_back_the_same(done, tmp_path):
@@ -148,6 +153,14 @@ def test_what_is_done_is_not_done_again_and_what_is_lost_comes_back_the_same(don
     kept = (home(again, "sixteens", 0) / "trained.json").stat().st_mtime_ns
     assert untimed(finished(tiny(), again)) == untimed(result)
     assert (home(again, "sixteens", 0) / "trained.json").stat().st_mtime_ns == kept
+
+
+def test_an_arm_that_draws_nothing_has_a_line_on_the_page(tmp_path, monkeypatch):
+    monkeypatch.setattr(suites, "PROSE_DOCUMENTS", 4)
+    monkeypatch.setattr(costs, "BATCHES", 2)
+    arm = replace(recipe("fuyu_two"), model=fuyu.model(TRUNK), compile=False, rows=2, vocabulary=300)
+    told = finished(tiny(arms={"reads": arm}, suite="questions", twin=False, points=1), tmp_path)
+    assert told["arms"]["reads"]["tuned"] == {} and "reads</td>" in page(told)
 
 
 def test_seeds_are_added_and_the_page_tells_which_are_done(done, tmp_path):

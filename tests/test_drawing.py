@@ -203,8 +203,9 @@ def scripted(model, script: list[int]):
     return seen
 
 
-@pytest.mark.parametrize("guidance", [1.0, 3.0])
-def test_a_free_model_opens_a_picture_chooses_its_size_and_goes_on_writing(model, guidance):
+@pytest.mark.parametrize(("guidance", "learned"), [(1.0, 0), (3.0, 0), (1.0, 5)])
+def test_a_free_model_opens_a_picture_chooses_its_size_and_goes_on_writing(guidance, learned):
+    model = small_model(text={"learned": learned})  # with places of a header's tokens, as training lays them
     codec = model.speaker.codec
     a, b = (int(codec.encode(Text(word)).values[0]) for word in "ab")
     opening = codec.opening("image", (1, 2, 3))
@@ -228,6 +229,35 @@ def test_no_more_parts_are_opened_than_are_free(model):
     scripted(model, [a, codec.opening("image", (1, 1, 1))[0]])
     with pytest.raises(AssertionError, match="banned"):  # without `free` no picture may be opened
         generate(model, [asked(Text())])
+
+
+def test_behind_a_text_that_is_shown_a_free_model_goes_on_and_from_nothing_it_begins(model):
+    codec = model.speaker.codec
+    a, opening = int(codec.encode(Text("a")).values[0]), codec.opening("image", (1, 1, 1))
+    scripted(model, [*opening, *opening])
+    for parts, expected in (((Text("a red"),), ["text", "text", "image"]), ((), ["text", "image"])):
+        made = generate(model, [asked(*parts, free=2)])[0]
+        assert [part.medium for part in made.parts] == expected
+    scripted(model, [a, codec.end])
+    assert generate(model, [asked(free=1)])[0].parts[0].text == "a"
+
+
+def test_a_model_opens_no_medium_that_it_can_only_read(model):
+    model.writer("image").role = "read"
+    codec = model.speaker.codec
+    scripted(model, codec.opening("image", (1, 1, 1)))
+    with pytest.raises(AssertionError, match="banned"):
+        generate(model, [asked(Text(), free=2)])
+    scripted(model, codec.opening("image", (1, 1, 1))[:1])  # but what stands there next it may announce
+    assert generate(model, [asked(Text(), given(picture(1)))])[0].parts[0].text == ""
+
+
+def test_a_foreign_end_opens_nothing(model):
+    codec = model.speaker.codec
+    codec.tokenizer.add_special_tokens(["<|im_end|>", "<|text|>"])
+    assert codec.announced(codec.tokenizer.token_to_id("<|im_end|>")) is None
+    assert codec.announced(codec.tokenizer.token_to_id("<|text|>")) is None
+    assert codec.announced(codec.opening("image", (1, 1, 1))[0]) == "image"
 
 
 def test_a_picture_of_unknown_size_gets_the_size_that_the_model_announces(model):
@@ -265,3 +295,40 @@ def test_half_precision_makes_nearly_the_same_picture(model):
     generate(model, [request], dtype=torch.bfloat16)
     spread = np.abs(held[0]).mean()
     assert 0 < np.abs(held[0] - held[1]).mean() < 0.1 * spread
+
+
+def test_what_is_asked_for_in_vain_is_refused_in_a_sentence(model):
+    pixels = np.zeros((6, 6, 3), np.uint8)
+    for size in ((0, 8), (-8, 8), 8, (8.0, 8)):
+        with pytest.raises(ValueError, match="whole pixels"):
+            Image(size=size)
+    for known in (np.ones((6, 6), np.uint8), np.ones((6, 5), bool), [[True]]):
+        with pytest.raises(ValueError, match="want a boolean array"):
+            Image(pixels, known=known)
+    for wrong in ({"steps": 0}, {"steps": 2.5}, {"guidance": float("nan")}, {"shift": 0.0}, {"top_p": 0.0}):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))} is"):
+            Settings(**wrong)
+    for wrong in ({"temperature": float("nan")}, {"max_tokens": -1}, {"interval": (0.0,)}):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))} is"):
+            Settings(**wrong)
+    with pytest.raises(ValueError, match="has no values"):
+        generate(model, [asked(Image(size=(8, 8), wanted=False), Text())])
+
+
+def test_a_patch_at_the_edge_is_known_where_all_of_its_picture_is(model):
+    codec = model.writer("image").codec
+    part = Image(np.zeros((6, 6, 3), np.uint8), known=np.ones((6, 6), bool))
+    assert codec.encode(part).known.all()
+    part.known[5, 5] = False
+    assert codec.encode(part).known.all(1).tolist() == [True, True, True, False]
+
+
+def test_many_pictures_go_through_in_pieces_that_fit(model, monkeypatch):
+    some = [asked(PROMPT, Image(size=(8, 8)), key=key) for key in range(4)]
+    whole, held = generate(model, some), passes(model)
+    monkeypatch.setattr("mixmodal.generate.MASK_LIMIT_BYTES", 400)
+    assert all(
+        np.abs(a.parts[1].pixels.astype(int) - b.parts[1].pixels).max() <= 1
+        for a, b in zip(whole, generate(model, some), strict=True)
+    )
+    assert max(rows for rows, _ in held) < 8

@@ -100,6 +100,15 @@ def test_a_way_without_bounds_is_refused_with_what_to_do(monkeypatch):
         to_noise(model, [document], 3, start=0.9)
 
 
+def test_a_way_that_leads_nowhere_is_refused():
+    model, document = smooth(), Document((picture(1),))
+    for documents, steps, start in (([], 2, 1.0), ([document], 0, 1.0), ([document], 2, 1.5)):
+        with pytest.raises(ValueError, match="at least one of both"):
+            from_noise(model, documents, [np.zeros((4, 48))] * len(documents), steps, start=start)
+    with pytest.raises(ValueError, match="did you mean heun"):
+        to_noise(model, [document], 2, "hoin")
+
+
 def test_a_picture_that_is_given_goes_the_same_way_as_one_that_is_wanted():
     model = smooth()
     before = (Text("a"), picture(1), Text("b"))

@@ -35,6 +35,8 @@ def test_what_autograd_keeps_is_counted_once_and_without_parameters():
         {},
         {"mlp": "relu2"},
         {"experts": 2},
+        {"adaptive": True},
+        {"adaptive": True, "block": "gau", "heads": 1, "kv_heads": 1},
         {"block": "gau", "heads": 1, "kv_heads": 1},
         {"frozen": True},
         {"frozen": True, "mlp": "relu2", "norm_gain": False},
@@ -56,7 +58,8 @@ def test_a_block_keeps_what_its_shapes_say(options, dtype):
     if model.config.trunk.experts > 1:
         seen = seen._replace(routes=torch.arange(128).chunk(2))
     x = torch.randn(2, 64, 128).to(dtype).requires_grad_()
-    found = saved_bytes(model, lambda: run_block(model.trunk.blocks[0], x, seen, None))
+    condition = torch.randn_like(x).requires_grad_() if model.config.trunk.adaptive else None
+    found = saved_bytes(model, lambda: run_block(model.trunk.blocks[0], x, seen, condition))
     expected = block_bytes(model.config.trunk, 2, 64, torch.finfo(dtype).bits // 8, False)
     assert expected == pytest.approx(found, rel=0.15)
 

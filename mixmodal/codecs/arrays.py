@@ -62,7 +62,8 @@ class Patches(nn.Module):
             counted = self._patches(inside)
         if part.known is not None:
             mask = np.broadcast_to(part.known[None, :, :, None], array.shape)
-            known = self._patches(np.pad(mask, [(0, m) for m in missing] + [(0, 0)]))
+            # what is padded is known too, or a patch at the edge would never be
+            known = self._patches(np.pad(mask, [(0, m) for m in missing] + [(0, 0)], constant_values=True))
         size = self.cells(array.shape[:3])
         return Grid(values, raster(size), size, counted, known)
 

@@ -120,7 +120,10 @@ class Codec(nn.Module):
 
     def encode(self, part: Any) -> Grid:
         """Token numbers of the part's text, one a position, standing on the diagonal."""
-        tokens = self.tokenizer.encode(part.text, add_special_tokens=False).ids
+        try:
+            tokens = self.tokenizer.encode(part.text, add_special_tokens=False).ids
+        except TypeError:
+            raise ValueError(f"the text {part.text[:40]!r} is no valid Unicode: write it in UTF-8") from None
         return self.grid(tokens + [self.end] * (self.fill - len(tokens) % self.fill if self.fill else 0))
 
     def grid(self, tokens: list[int], first: int = 0) -> Grid:
@@ -175,10 +178,10 @@ class Codec(nn.Module):
         return [self._id(f"<|/{medium}|>")]
 
     def announced(self, token: int) -> str | None:
-        """The medium that `token` begins, if it begins one."""
+        """The medium that `token` begins, if it begins one; what begins one has a token that ends it too."""
         mark = self.tokenizer.id_to_token(int(token)) or ""
-        inside = mark[2:-2] if mark.startswith("<|") and mark.endswith("|>") and mark not in (BEGIN, END) else ""
-        return inside if inside and not inside.startswith(("/", TASK)) and not inside.isdigit() else None
+        inside = mark[2:-2] if mark.startswith("<|") and mark.endswith("|>") else ""
+        return inside if inside and self.tokenizer.token_to_id(f"<|/{inside}|>") is not None else None
 
     def side(self, token: int) -> int | None:
         """The number of cells that `token` announces, if it announces one."""

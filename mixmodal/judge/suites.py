@@ -66,6 +66,9 @@ class Exam:
         return {key: value for key, value in most.items() if key not in (*OF_MIXTURE[1:], "tasks", "kinds")}
 
 
+SPLITS = {"heldout", "unseen", "font"}  # what worlds keep out of training
+
+
 def suites() -> list[str]:
     """The names of the suites."""
     found = (module.name for module in pkgutil.iter_modules(judge.__path__))
@@ -80,6 +83,10 @@ def examine(suite: str, exam: Exam) -> dict[str, Any]:
     if suite not in suites():
         raise ValueError(unknown(f"suite {suite!r}", suite, suites()))
     began = time.perf_counter()
+    if "splits" in exam.options and not set(str(exam.options["splits"]).split()) <= SPLITS:
+        raise ValueError(
+            f"splits is {exam.options['splits']!r}: name some of {', '.join(sorted(SPLITS))}, blanks between"
+        )
     scores = _module(suite).examine(exam)
     if not exam.only:
         scores["text.bits_per_byte"] = bits_per_byte(exam)
@@ -121,11 +128,16 @@ def bits_per_byte(exam: Exam) -> float | None:
 
 @torch.inference_mode()
 def bits_of_words(exam: Exam, documents: list[Document]) -> float:
-    """Bits that the model spends on a byte of the last parts, which are words; of masked words a bound from above."""
+    """Bits that the model spends on a byte of the last parts, which are words; of masked words a bound from above.
+
+    What stands before them is shown, and not counted.
+    """
     device, name = next(exam.model.parameters()).device, exam.model.writer(exam.model.speaker.medium).name
     nats = spelled = 0.0
     for number, document in enumerate(documents):
         rng = np.random.default_rng(number)
+        *before, last = document.parts
+        document = replace(document, parts=(*(replace(part, wanted=False) for part in before), last))
         sequence = exam.model.lay_out(document, rng, times=(float(rng.random()),))  # once, whatever copies it trains on
         batch = collate([sequence], [[0]], len(sequence), exam.model.blank()).to(device)
         total, _ = exam.model.losses(batch)[f"{name}.nll"]
@@ -142,6 +154,6 @@ def lines(scores: dict[str, Any]) -> list[str]:
             out.append(f"{name:38} {told(value)}")
         elif isinstance(value, float):
             out.append(f"{name:38} {value:6.3f}")
-        elif name in ("n", "seed", "level", "size", "split"):
+        elif name in ("level", "size", "split") or (isinstance(value, int) and not isinstance(value, bool)):
             out.append(f"{name:38} {value}")
     return out

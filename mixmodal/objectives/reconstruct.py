@@ -139,8 +139,14 @@ class Objective(nn.Module):
         return codec.rebuilt(part)
 
     def sampler(self, codec: Any, head: Any, grid: Grid, ask: Ask) -> Generator[Block, list[Tensor], np.ndarray]:
-        """The values that are there: a tokenizer makes nothing by itself."""
-        return grid.values
+        """Nothing: a tokenizer makes nothing by itself.
+
+        Raises:  ValueError that says what to ask instead.
+        """
+        raise ValueError(
+            "this model is a tokenizer, which draws nothing by itself: ask a design that stands on it, or judge it with"
+            " --suite reconstruction"
+        )
         yield  # a generator, as the loop wants it
 
 
