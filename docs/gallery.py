@@ -53,6 +53,7 @@ def shown(run: str) -> dict[str, Any]:
         scores = {k: v for k, v in examine("likeness", exam).items() if k not in ("settings", "suite", "seconds")}
         told = [d for d in documents if isinstance(d.parts[0], Image) and isinstance(d.parts[-1], Text)]
         written = [made.parts[-1].text for made in model.generate([document.emptied() for document in told])]
+        scores["image_to_text.asked"] = len(told)
         scores["image_to_text.exact"] = rate(text == d.parts[-1].text for text, d in zip(written, told, strict=True))
     else:
         scores["text.bits_per_byte"] = bits_of_words(exam, documents)

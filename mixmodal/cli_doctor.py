@@ -44,6 +44,8 @@ class Doctor:
         from mixmodal.curves import FOLDER, record
         from mixmodal.recipes import recipe, recipes
 
+        if self.set and not self.out:
+            raise ValueError("a curve of other settings is no recipe's own: give --out FOLDER for it")
         names = list(recipes()) if self.record == "all" else [self.record]
         for name in names:
             try:

@@ -27,7 +27,7 @@ RATES = {"fsq_7": (5, 5, 5), "fsq_10": (8, 5, 5, 5), "fsq_14": (8, 8, 8, 6, 5)} 
 
 
 def designs() -> Comparison:
-    """Every design of the package that draws scenes, after equal steps."""
+    """Six roads of the picture, raw patches, latents and codes, masked or not, after equal steps."""
     labels = ("lossless", "transfusion", "showo", "chameleon", "maskgit", "mar")
     return Comparison(
         name="designs",

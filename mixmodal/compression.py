@@ -71,7 +71,8 @@ def decompress(model: Model, documents: Several[Document], data: bytes) -> list[
     for document in documents:
         _writer(model, document)
     coder = Decoder(data)
-    return generate(model, [_request(document, coder.take) for document in documents], live=TOGETHER)
+    made = generate(model, [_request(document, coder.take) for document in documents], live=TOGETHER)
+    return [replace(d, parts=(*d.parts[:-1], m.parts[-1])) for d, m in zip(documents, made, strict=True)]
 
 
 def exact(stream: Stream) -> bool:
@@ -98,9 +99,8 @@ def _putting(coder: Encoder, numbers: list[int]) -> Callable[[np.ndarray], int]:
 
 
 def _request(document: Document, code: Callable[[np.ndarray], int]) -> Request:
-    asked = replace(
-        document.emptied(), parts=(*document.parts[:-1], replace(document.emptied().parts[-1], wanted=True))
-    )
+    before = tuple(replace(part, wanted=False) for part in document.parts[:-1])
+    asked = replace(document, parts=(*before, replace(document.emptied().parts[-1], wanted=True)))
     return Request(asked, Settings(guidance=1.0), through=lambda head: _Coding(head, code))
 
 

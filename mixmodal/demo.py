@@ -58,7 +58,8 @@ def demo(out: Path, *, minutes: float = 0.0, seed: int = 0, n: int = 500) -> Pat
     print(f"Judging {n} held-out sentences and {n} held-out pictures, one sample each ...")
     exam = Exam(loaded.model, loaded.about, n, 0, loaded.settings(), loaded.dtype, {"splits": "heldout"})
     scores = examine("scenes", exam)
-    write_json(out / "scores.json", scores)
+    trained = {key: loaded.about[key] for key in ("recipe", "steps", "seconds")} | {"seed": seed}
+    write_json(out / "scores.json", {**scores, "trained": trained})
     print(f"exact pictures from sentences  {told(scores['text_to_image.exact'])}")
     print(f"exact sentences about pictures {told(scores['image_to_text.exact'])}")
     page = out / "index.html"

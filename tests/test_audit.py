@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import picture
+from conftest import picture, small_model
 from PIL import Image as Picture
 from test_designs import CELLS, CODES, TRUNK, completed, made
 from tiny import RECIPE, hasten, own_pictures
@@ -19,6 +19,7 @@ from mixmodal.data import make_source
 from mixmodal.data.opening import described
 from mixmodal.designs import imagegpt, tokenizer
 from mixmodal.judge.audit import Audit, Row, audit, coded, codes_needed, entropy, example, joined
+from mixmodal.judge.suites import Exam, bits_of_words
 from mixmodal.model import Model
 from mixmodal.parts import Document, Image, Text
 from mixmodal.recipes.values import values_squares
@@ -199,3 +200,13 @@ def test_numbers_that_go_together_cost_no_bits_twice():
     assert one == (35,) and whole.tolist() == (numbers * 7 + numbers)[:, None].tolist()
     assert entropy(whole) == pytest.approx(entropy(numbers[:, None])) == pytest.approx(entropy(twice) / 2)
     assert joined(twice, (20, 21))[1] == (20, 21)  # more than 400
+
+
+def test_the_bits_of_words_are_those_of_the_last_text_alone():
+    model = small_model()
+    last, before = Text("a red circle"), (picture(1), Text("a long text of many words that nobody asks for"))
+    alone, behind = (
+        bits_of_words(Exam(model, {}), [Document((*some, replace(picture(2), wanted=False), last))])
+        for some in ((), before)
+    )
+    assert behind == pytest.approx(alone, rel=0.3)

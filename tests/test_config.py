@@ -245,3 +245,35 @@ def test_the_lossless_design_is_a_text_stream_that_speaks_and_a_stream_of_patche
         {"kind": "flow", "prediction": "v"},
     )
     assert made.streams["patches"] == expected
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("every=0", "every is 0: want 1 or more"),
+        ("accumulate=0", "accumulate is 0"),
+        ("steps=0", "at least one step or some minutes"),
+        ("workers=-1", "workers -1"),
+        ("drop_prompt=7", "drop_prompt is 7: want a share"),
+        ("path=fast", "unknown path 'fast'"),
+        ("precision=float23", "did you mean float32"),
+        ("optim.settle=2", "optim.settle is 2: want a share of the run"),
+        ("optim.matrices=sgd", "known are adamw, muon"),
+        ("model.trunk.heads=0", "model.trunk.heads is 0: want 1 or more"),
+    ],
+)
+def test_what_no_run_can_be_is_refused_before_it_begins(setting, said):
+    from mixmodal.recipes import recipe
+
+    with pytest.raises(ValueError, match=said):
+        override(replace(recipe("scenes_two"), minutes=0.0), [setting])
+
+
+def test_options_of_a_source_of_a_wrong_type_are_refused_in_a_sentence():
+    from mixmodal.data import make_source
+
+    for spec in ({"kind": "glyphs", "size": 32}, {"kind": "scenes", "size": "big"}):
+        with pytest.raises(ValueError, match="cannot take"):
+            make_source(spec)
+    with pytest.raises(ValueError, match="within .8, 16."):
+        make_source({"kind": "glyphs", "heights": [17, 20]})

@@ -383,7 +383,7 @@ def test_what_is_no_model_of_ours_says_how_it_becomes_one(qwen, tmp_path, capsys
     with pytest.raises(ValueError, match="is a qwen3 of transformers: bring it in with `mixmodal import"):
         from_pretrained(qwen)
     for arguments, message in (
-        (["import", str(qwen), str(qwen)], "already holds a model or a run"),
+        (["import", str(qwen), str(qwen)], "is there and holds something"),
         (["import", str(qwen), str(tmp_path / "x"), "--set", "steps=1"], "add --recipe NAME"),
         (["import", str(qwen), str(tmp_path / "x"), "--recipe", "scenes_too"], "did you mean scenes_two"),
     ):

@@ -171,7 +171,7 @@ def test_what_cannot_be_is_refused():
     lfq, fsq = (importlib.import_module(f"mixmodal.quantizers.{name}") for name in ("lfq", "fsq"))
     with pytest.raises(ValueError, match="18 bits in 1 groups"):
         lfq.build(lfq.Config(18))
-    with pytest.raises(ValueError, match="give each number two or more"):
+    with pytest.raises(ValueError, match="give each number 2 to 1000"):
         fsq.build(fsq.Config((8, 1)))
 
 

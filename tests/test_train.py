@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from tiny import RECIPE, hasten, own_pictures, quiet, tied
 
 from mixmodal import train as training
+from mixmodal.chain import trained
 from mixmodal.checkpoint import from_pretrained, load_run
 from mixmodal.clock import Clock, warmed
 from mixmodal.config import Recipe, from_json, to_json
@@ -349,3 +350,31 @@ def test_a_folder_of_ones_own_pictures_trains_with_the_recipe_for_it(tmp_path):
 def test_a_recipe_without_a_folder_refuses_ones_own(tmp_path):
     with pytest.raises(ValueError, match="reads no folder"):
         own_data(RECIPE, tmp_path)
+
+
+def test_a_run_whose_trunk_rests_from_the_start_goes_on_too(tmp_path):
+    settled = replace(RECIPE, steps=4, every=2, valid={}, optim=replace(RECIPE.optim, settle=0.0))
+    whole = train(settled, tmp_path / "whole", say=quiet)
+    begun = train(replace(settled, steps=2), tmp_path / "begun", say=quiet)
+    kept = json.loads((begun / "recipe.json").read_text())
+    (begun / "recipe.json").write_text(json.dumps(kept | {"steps": 4}))
+    state = begun / "checkpoints" / "step_00000002" / "state.json"
+    state.write_text(state.read_text().replace('"steps": 2', '"steps": 4'))
+    assert losses(train(settled, begun, resume=True, say=quiet))[-1]["step"] == 4
+    assert losses(whole)[-1]["step"] == 4
+
+
+def test_a_head_that_reads_with_what_enters_the_trunk_lets_no_run_settle(tmp_path):
+    with pytest.raises(ValueError, match="would not rest"):
+        train(tied(replace(RECIPE, optim=replace(RECIPE.optim, settle=0.5))), tmp_path / "run", say=quiet)
+
+
+def test_what_a_recipe_stands_on_is_its_own_and_said_where_it_is_not(finished, tmp_path, capsys):
+    whole = replace(RECIPE, steps=12)
+    kept = json.loads((finished[0] / "recipe.json").read_text())
+    assert trained("tiny", finished[0], from_json(Recipe, kept, "recipe")) == finished[0]
+    assert "taken as it is" not in capsys.readouterr().out
+    trained("tiny", finished[0], replace(from_json(Recipe, kept, "recipe"), drop_prompt=0.7))
+    assert "drop_prompt is 0.1 and not 0.7" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="holds a model of tiny, and other is wanted"):
+        trained("other", finished[0], replace(whole, name="other"))

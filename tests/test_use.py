@@ -237,3 +237,17 @@ def test_the_recipes_are_listed_without_loading_torch():
     done = process("recipes")
     loaded = {line.split("|")[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
     assert done.returncode == 0 and "scenes_two" in done.stdout and "torch" not in loaded
+
+
+def test_a_run_goes_on_by_the_command_that_began_it_and_by_no_other(tmp_path, capsys, monkeypatch):
+    hasten(monkeypatch)
+    monkeypatch.setattr(known, "recipe", lambda name: replace(RECIPE, name=name))
+    begun = ["train", "tiny", "--out", str(tmp_path / "run"), "--set", "steps=2", "every=2", "valid={}"]
+    main(begun)
+    main([*begun, "--resume"])
+    main(["train", "tiny", "--out", str(tmp_path / "run"), "--resume"])
+    assert "resumed at step 2" in capsys.readouterr().out
+    assert "steps is 3, but it began with 2" in refused(capsys, *begun[:-3], "steps=3", "valid={}", "--resume")
+    assert "holds a run of tiny" in refused(capsys, "train", "other", "--out", str(tmp_path / "run"), "--resume")
+    assert "go on with it by --resume" in refused(capsys, "train", str(tmp_path / "run"))
+    assert "holds something" in refused(capsys, "merge", "builtin:scenes", str(tmp_path / "run"))

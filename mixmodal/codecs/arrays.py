@@ -212,12 +212,13 @@ class Codec(Patches):
         return int(torch.linalg.matrix_rank(self._matrix()))
 
     def embedded(self, values: np.ndarray) -> np.ndarray:
-        """What of the values of patches lies in the embedding's row space: all that can be told from it.
+        """What can be told of the values of patches from what enters the trunk in fp32, by least squares.
 
         Shapes:  [N, C] -> [N, C].
         """
         matrix = self._matrix()
-        found = torch.from_numpy(values).to(matrix) @ matrix.T @ torch.linalg.pinv(matrix).T
+        entering = torch.from_numpy(values).to(matrix.device, torch.float32) @ matrix.T.float()
+        found = entering.to(matrix) @ torch.linalg.pinv(matrix).T
         return found.float().cpu().numpy()
 
     def _matrix(self) -> Tensor:

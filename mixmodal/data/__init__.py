@@ -43,7 +43,7 @@ OF_MIXTURE = ("kind", "share", "from", "until")  # what a mixture reads of a des
 def make_source(spec: dict[str, Any]) -> Any:
     """The source that {"kind": name, option: value, ...} describes; what the mixture reads is left to it.
 
-    Raises:  ValueError for an unknown kind or option, with the known ones.
+    Raises:  ValueError for an unknown kind or option, with the known ones, and for one of a wrong type.
     """
     from mixmodal.config import unknown
 
@@ -54,7 +54,13 @@ def make_source(spec: dict[str, Any]) -> Any:
     for option in options:
         if known is not None and option not in known:
             raise ValueError(unknown(f"option {option!r} of source {kind!r}", option, known))
-    return made(**options)
+    try:
+        return made(**options)
+    except TypeError as error:
+        told = ", ".join(f"{key}={value!r}" for key, value in options.items())
+        raise ValueError(
+            f"the source {kind!r} cannot take {told} ({error}): give each option as its docs say"
+        ) from error
 
 
 def source_class(kind: str) -> Any:

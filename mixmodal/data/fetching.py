@@ -51,7 +51,8 @@ def get(name: str, out: str | os.PathLike | None = None, say: Say = lambda line:
     Raises: ValueError for a name that cannot be fetched; FetchError; FileExistsError if another folder is in its place.
     """
     if name not in PINNED:
-        raise ValueError(f"{name!r} cannot be fetched: these can, {', '.join(PINNED)}")
+        near = {"openstax-documents": "it lies in openstax-figures; "}.get(name, "")
+        raise ValueError(f"{name!r} cannot be fetched: {near}these can, {', '.join(PINNED)}")
     of = PINNED[name]
     home = Path(out) if out is not None else data_folder()
     folder = home / of.folder

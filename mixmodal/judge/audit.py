@@ -190,10 +190,11 @@ def _rows(name: str, model: Model, about: dict, parts: list[Image], readers: lis
         grids = [codec.encode(part) for part in parts]
         tokens = sum(len(grid.values) for grid in grids) / count
         whole, near = f"{name}, rank {rank} of {size}", {}
-        if rank < size:  # as many numbers are left of a patch, and what can be told from them
-            back = [codec.decode(codec.embedded(g.values), g, part) for g, part in zip(grids, parts, strict=True)]
+        back = [codec.decode(codec.embedded(g.values), g, part) for g, part in zip(grids, parts, strict=True)]
+        same = all(np.array_equal(a.pixels, b.pixels) for a, b in zip(parts, back, strict=True))
+        if not same:  # what of a patch can be told from as many numbers as are left
             near = _near(parts, back, readers)
-        yield Row(whole, rank == size, tokens, 8.0 * rank, capacity=8 * rank * tokens, **near)
+        yield Row(whole, same, tokens, 8.0 * rank, capacity=8 * rank * tokens, **near)
         return
     latents, back = [nets.latents(part) for part in parts], [nets.rebuilt(part) for part in parts]
     positions = sum(found[..., 0].size for found in latents) / count

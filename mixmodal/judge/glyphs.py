@@ -15,12 +15,14 @@ from string import ascii_lowercase
 import numpy as np
 
 from mixmodal.data.fonts import FONTS, face
+from mixmodal.data.worlds.glyphs import HEIGHTS
 
-HEIGHTS = (8, 16)  # least and greatest height that is looked for, in pixels
 MIN_FIT = 0.7  # share of the contrast around the word that it must explain
 MIN_LETTER_FIT = 0.5  # and that each letter must explain within its own columns
 MIN_LEAD = 0.2  # how far towards the letter, from halfway (0) to drawn exactly (1), against any other
 MAX_STRAY = 0.28  # greatest mean of 3 x 3 pixels left over, in units of full ink
+MAX_OTHER = 0.3  # and greatest strength of a letter beside the word
+MAX_SPECKS = 8  # most pixels left over of half the ink or more
 MIN_CONTRAST = 20.0  # least distance of ink and paper, in levels of 255
 SOFTNESS = (0.0, 0.2)  # share of a pixel that runs into each neighbour: sharp letters are tried first
 INKED = 0.4  # coverage from which a pixel counts as ink
@@ -173,7 +175,10 @@ def is_clear(pixels: np.ndarray, reading: Reading) -> bool:
     aside = (shift - coverage[..., None] * way) / np.sqrt(strength)
     if max(_stray((coverage - line)[..., None]), _stray(aside) / 2) > MAX_STRAY:
         return False
-    sheet = _Sheet(coverage, 0, 0, 0, 0)
+    sheet, rest = _Sheet(coverage, 0, 0, 0, 0), coverage - line
+    noise = float(np.median(np.abs(rest))) / 0.6745
+    if int((np.abs(rest) > max(0.5, 5 * noise)).sum()) > MAX_SPECKS or _another(rest, noise, bank, reading) > MAX_OTHER:
+        return False
     end = None
     for letter, left in spots:
         if end is not None and left - end > reading.height:  # a blank as wide as that parts two words
@@ -182,6 +187,19 @@ def is_clear(pixels: np.ndarray, reading: Reading) -> bool:
         if not _is_letter(sheet.strip(reading.top, bank.rows, left, end), bank, letter):
             return False
     return True
+
+
+def _another(rest: np.ndarray, noise: float, bank: _Bank, reading: Reading) -> float:
+    """How strong the strongest letter is that stands before or behind the word, in its line; 1 is full ink.
+
+    Four times what noise makes of one is taken off.
+    """
+    strengths = _Sheet(rest, 0, 0, 0, 0).products(bank, reading.top, 0, rest.shape[1]) / bank.energy
+    strengths = strengths - 4 * noise / np.sqrt(bank.energy)
+    starts, ends = np.arange(rest.shape[1])[:, None], np.arange(rest.shape[1])[:, None] + bank.widths
+    last = reading.lefts[-1] + int(bank.widths[ascii_lowercase.index(reading.word[-1])])
+    apart = (ends <= reading.lefts[0]) | (starts >= last)
+    return float(np.where(apart, strengths, 0.0).max())
 
 
 class _Sheet:

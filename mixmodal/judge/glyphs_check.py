@@ -109,6 +109,31 @@ def letter_upside_down(glyph: Glyph, rng: np.random.Generator) -> np.ndarray:
     return pixels
 
 
+def letter_too_many(glyph: Glyph, rng: np.random.Generator) -> np.ndarray:
+    """The word with a pale letter more behind it, as a model draws one that is not sure where the word ends."""
+    pixels = render(glyph)
+    for letter in rng.permutation(list(ascii_lowercase)):
+        more = replace(glyph, word=glyph.word + str(letter))
+        letters = face(glyph.font, glyph.height)
+        fits = glyph.left + letters.width(more.word, glyph.pitch) <= glyph.size[1]
+        if fits and not (glyph.pitch and letters.masks[str(letter)].shape[1] > glyph.pitch):
+            return np.rint(pixels + 0.5 * (render(more).astype(float) - pixels)).astype(np.uint8)
+    return blot(glyph, rng)
+
+
+def specks(glyph: Glyph, rng: np.random.Generator) -> np.ndarray:
+    """The word with twenty pixels of ink on bare places, none beside another."""
+    pixels = render(glyph)
+    bare = (pixels == np.array(glyph.paper, dtype=np.uint8)).all(axis=2)
+    spots = rng.permutation(np.argwhere(np.lib.stride_tricks.sliding_window_view(bare, (3, 3)).all(axis=(2, 3))))
+    put = 0
+    for y, x in spots:
+        if put < 20 and (pixels[y : y + 3, x : x + 3] == np.array(glyph.paper)).all():
+            pixels[y + 1, x + 1] = glyph.ink
+            put += 1
+    return pixels
+
+
 def struck_through(glyph: Glyph, rng: np.random.Generator) -> np.ndarray:
     """The word under a line."""
     pixels = render(glyph)
@@ -152,6 +177,8 @@ WRONG: dict[str, Callable] = {
     "two letters mixed": two_letters_mixed,
     "letter missing": letter_missing,
     "letter upside down": letter_upside_down,
+    "a pale letter more": letter_too_many,
+    "specks": specks,
     "struck through": struck_through,
     "a blot": blot,
     "pieces shuffled": pieces_shuffled,

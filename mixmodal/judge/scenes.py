@@ -25,7 +25,9 @@ SPECK = 3.0  # a blob of less than this many px (at 32 px) of fair contrast is d
 DIRT_MAX = 6.0  # but more dirt than this, all blobs of a px or more taken together, is something unknown
 ERROR_MAX = 0.12  # share of the best template's energy that may stay unexplained
 MARGIN_MIN = 0.25  # 1: the object is its template; 0: half way to another shape or size
-SPREAD_MAX = 30.0  # an object's tone may stray this far (root mean square, in RGB) from one place to another
+SPREAD_MAX = 30.0  # an object's tone may stray this far (root mean square, in RGB) from one place to another,
+SPOT_MAX = 45.0  # and this far over 3 x 3 px anywhere in it, what its outline surrounds included
+CLEARLY = 3.0  # times the noise of the ground, from which a pixel is no noise
 NOISE_MAX = 3 * 14.0**2  # of the noise seen in the ground at most so much is forgiven in an object
 _MEDIAN = 0.789  # the median of the squared length of a normal 3-vector, over its mean
 ASIDE = 1.0  # px at 32 px by which the groups of a relation must be apart, centre from centre
@@ -133,6 +135,13 @@ def _grown(array: np.ndarray, reach: int) -> np.ndarray:
     return array
 
 
+def _mean3(array: np.ndarray) -> np.ndarray:
+    """Means over 3 x 3 px of the picture [side, side, 3], nothing around it."""
+    padded = np.pad(array, ((1, 1), (1, 1), (0, 0)))
+    rows = padded[:-2] + padded[1:-1] + padded[2:]
+    return (rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]) / 9
+
+
 def _ground(picture: np.ndarray) -> tuple[str, np.ndarray] | None:
     """Name and measured colour of the ground: the median of the border, which objects leave free."""
     rim = np.concatenate([picture[0], picture[-1], picture[1:-1, 0], picture[1:-1, -1]])
@@ -172,7 +181,7 @@ def read(pixels: np.ndarray, level: str | Level = "full") -> Reading | None:
         own = labels == label
         ink = canvas.ink(own)
         if ink < SPECK:
-            dirt += ink if ink > SPECK / 3 else 0.0
+            dirt += ink if ink > SPECK / 3 or away[own].max() > CLEARLY * noise**0.5 else 0.0
             continue
         found = canvas.objects(own, mask)
         if any(seen is None or seen.shape not in level.shapes or seen.colour not in level.colours for seen in found):
@@ -246,6 +255,11 @@ class _Canvas:
         inner = own & (alpha > 0.4)
         rest = self.offset[inner] - alpha[inner][:, None] * tone
         if float(rest.var(axis=0).sum()) - self.noise * 2 / 3 > SPREAD_MAX**2:
+            return None
+        # A paler spot is not in the blob, but in what it surrounds.
+        filled = ~_grown(~_grown(own, 2 * self.reach), 2 * self.reach)
+        aside = (self.offset - alpha[..., None] * tone) * filled[..., None]
+        if float((_mean3(aside) ** 2).sum(axis=2).max()) > SPOT_MAX**2:
             return None
         return Seen(found.shape, _NAMES[nearest], found.size, found.centre, found.error)
 

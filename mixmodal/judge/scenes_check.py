@@ -111,6 +111,37 @@ def spoilt(scene: Scene, pixels: Pixels, rng: np.random.Generator, recolour: boo
     return (canvas + 0.5).astype(np.uint8)
 
 
+def with_disc(scene: Scene, pixels: Pixels, rng: np.random.Generator) -> Pixels:
+    """The picture with a disc of another colour, 0.4 of its width, in the middle of one object."""
+    index = int(rng.integers(len(scene.meaning.groups)))
+    group = scene.meaning.groups[index]
+    x, y = scene.centres[index][int(rng.integers(group.count))]
+    reach = 0.2 * max(extent(group.shape, group.size, scene.side)[0], 8 * unit_of(scene.side))
+    down, across = np.mgrid[: scene.side, : scene.side] + 0.5
+    alpha = np.clip(reach + 0.5 - np.hypot(down - y, across - x), 0, 1)[..., None]
+    tone = np.array(PALETTE[_other(COLOURS, group.colour, rng)], float)
+    return (pixels + alpha * (tone - pixels) + 0.5).astype(np.uint8)
+
+
+def speckled(scene: Scene, pixels: Pixels, rng: np.random.Generator) -> Pixels:
+    """The picture with twelve px, none beside another, of some object's colour on bare ground."""
+    ground, canvas = np.array(GROUND[scene.meaning.background], float), pixels.copy()
+    bare = np.abs(pixels - ground).max(2) < 60
+    block = max(scene.side // 32, 1)
+    for y, x in rng.permutation(
+        np.argwhere(np.lib.stride_tricks.sliding_window_view(bare, (3 * block,) * 2).all((2, 3)))
+    ):
+        spot = (slice(y + block, y + 2 * block), slice(x + block, x + 2 * block))
+        if y % block or x % block:  # a whole px of 32 by 32
+            continue
+        around = canvas[y : y + 3 * block, x : x + 3 * block]
+        if np.abs(around - ground).max() < 60:
+            canvas[spot] = PALETTE[scene.meaning.groups[0].colour]
+            if (np.abs(canvas - pixels.astype(float)).max(2) > 30).sum() >= 12 * block**2:
+                break
+    return canvas
+
+
 ACCEPT: dict[str, Callable[[Pixels, np.random.Generator], Pixels]] = {
     "as rendered": lambda pixels, rng: pixels,
     "blur 0.5 px": lambda pixels, rng: blurred(pixels, 0.5),
@@ -121,7 +152,7 @@ ACCEPT: dict[str, Callable[[Pixels, np.random.Generator], Pixels]] = {
     "blur 0.6, noise 12": lambda pixels, rng: noisy(blurred(pixels, 0.6), 12, rng),
 }
 WRONG = ("shape", "colour", "size", "count", "relation", "background")
-DRAWN_WRONG = ("extra object", "half an object", "two colours")
+DRAWN_WRONG = ("extra object", "half an object", "two colours", "a disc within", "specks")
 
 
 def measure(level: str, side: int, n: int, seed: int = 0) -> dict[str, tuple[float, int]]:
@@ -153,6 +184,8 @@ def measure(level: str, side: int, n: int, seed: int = 0) -> dict[str, tuple[flo
             rights["extra object"].append(not judge(extra, scene).exact)
         rights["half an object"].append(not judge(spoilt(scene, soft, rng, False), scene).exact)
         rights["two colours"].append(not judge(spoilt(scene, soft, rng, True), scene).exact)
+        rights["a disc within"].append(not judge(with_disc(scene, soft, rng), scene).exact)
+        rights["specks"].append(not judge(speckled(scene, soft, rng), scene).exact)
     table = {row: (float(np.mean(found)) if found else float("nan"), len(found)) for row, found in rights.items()}
     return table | {"ms": (1000 * seconds / (n * len(ACCEPT)), n)}
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from mixmodal.data import make_source, options_of, source_class
+from mixmodal.data import has_splits, make_source, options_of, source_class
 from mixmodal.data.mixing import readable
 from mixmodal.features import RandomFeatures
 from mixmodal.judge.suites import FEWEST, Exam, bits_of_words
@@ -54,8 +54,16 @@ def _documents(exam: Exam, task: str) -> list[Document]:
     Where a pair may be asked either way, all of them are asked for the task.
     """
     if "source" not in exam.options:
-        raise ValueError("the suite likeness wants its data: give the option source, as a recipe has its sources")
-    source, half = make_source(_for_task(exam.options["source"], task)), exam.seed % 2
+        raise ValueError(
+            "the suite likeness wants its data: give the option source, as a recipe has its sources, for example"
+            """ --set 'source={"kind": "folder", "path": "my/pictures"}'"""
+        )
+    spec = exam.options["source"]
+    if not isinstance(spec, dict) or "kind" not in spec:
+        raise ValueError(f'source is {spec!r}: want its kind and options as JSON, {{"kind": ...}}')
+    if has_splits(spec):
+        spec = {"split": "heldout", **spec}
+    source, half = make_source(_for_task(spec, task)), exam.seed % 2
     return list(readable(source, range(half, exam.n * TRIES if source.size is None else source.size, 2)))
 
 

@@ -19,7 +19,8 @@ TASKS = {"ask": "one_picture", "compare": "two_pictures"}
 def examine(exam: Exam) -> dict[str, Any]:
     """Rates of right answers by number of pictures, and for two by what is asked of them.
 
-    `blind` is that of whoever sees no picture and says, to each kind of question, what is right most often.
+    `blind` is that of whoever sees no picture and says, to each kind of question, what is right most often: of all, and
+    of each kind.
     """
     spec = {**exam.source("scenes"), **exam.options}
     spec.pop("splits", None)
@@ -33,21 +34,28 @@ def examine(exam: Exam) -> dict[str, Any]:
         said = [made.parts[-1].text for made in exam.answers([replace(document) for document in asked])]
         right = [text.strip() == d.about["answer"] for text, d in zip(said, asked, strict=True)]
         scores[f"{name}.exact"] = rate(right)
+        by_kind, answers = defaultdict(list), defaultdict(Counter)
+        for hit, document in zip(right, asked, strict=True):
+            kind = _kind(document.about["question"]) if task == "compare" else _asking(document.about["question"])
+            by_kind[kind].append(hit)
+            answers[kind][document.about["answer"]] += 1
+        guessed = {kind: found.most_common(1)[0][1] for kind, found in answers.items()}
         if task == "compare":
-            by_kind, answers = defaultdict(list), defaultdict(Counter)
-            for hit, document in zip(right, asked, strict=True):
-                kind = _kind(document.about["question"])
-                by_kind[kind].append(hit)
-                answers[kind][document.about["answer"]] += 1
             scores |= {f"{name}.{kind}": rate(hits) for kind, hits in sorted(by_kind.items())}
-            guessed = sum(found.most_common(1)[0][1] for found in answers.values())
-            scores[f"{name}.blind"] = rate([n < guessed for n in range(len(asked))])
+            for kind, count in sorted(guessed.items()):
+                scores[f"{name}.{kind}_blind"] = rate([n < count for n in range(len(by_kind[kind]))])
+        scores[f"{name}.blind"] = rate([n < sum(guessed.values()) for n in range(len(asked))])
     return scores
 
 
 def _shown(exam: Exam, task: str) -> bool:
     """Whether the model's training asked this."""
     return any((spec.get("tasks") or {}).get(task) for spec in exam.about.get("sources", {}).values())
+
+
+def _asking(question: str) -> str:
+    """What a question about one scene is after: its first words, since the others name what is in the picture."""
+    return " ".join(question.split()[:2])
 
 
 def _kind(question: str) -> str:

@@ -61,6 +61,10 @@ def _rebuilt(exam: Exam, codec: Any) -> tuple[torch.Tensor, torch.Tensor, torch.
     shown = [part for d in drawn if (part := next((p for p in d.parts if isinstance(p, Image)), None)) is not None]
     if not shown:
         raise ValueError(f"there are no held-out pictures in {source.name}: name others with --set, as kind=kodak24")
+    sizes, cut = {part.size for part in shown}, codec.config.shrink
+    if len(sizes) > 1 or any(side % cut for side in shown[0].size):
+        told = ", ".join(f"{high} x {wide}" for high, wide in sorted(sizes)[:3])
+        raise ValueError(f"pictures are {told} px: want all of one size, both sides multiples of {cut}; --set size=...")
     for first in range(0, len(shown), BATCH):
         arrays = [part.array()[0] for part in shown[first : first + BATCH]]
         pictures = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).to(device)

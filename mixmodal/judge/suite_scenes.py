@@ -70,7 +70,8 @@ def _drawn(exam: Exam, captions: list[str], pictures: list[np.ndarray], level: s
         f"{prefix}text_to_image.parts": mean_share(verdict.fraction for verdict in verdicts),
     }
     for part in ("background", "count", "colours", "shapes", "sizes", "relation"):
-        scores[f"{prefix}text_to_image.{part}"] = rate(v.parts.get(part, False) for v in verdicts)
+        if told := [v.parts[part] for v in verdicts if part in v.parts]:  # captions of one group have no relation
+            scores[f"{prefix}text_to_image.{part}"] = rate(told)
     return scores
 
 

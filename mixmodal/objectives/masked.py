@@ -35,9 +35,10 @@ class Config:
     Units:   `schedule` is how much stays hidden, in training and in sampling; `order` uncovers where the draw is
              surest ("sure") or anywhere ("random"); `noise` times a Gumbel number, falling to 0 over the steps, is
              added to how sure a draw is; `copies` hidings are trained per part and visit; `fair` weighs each by one
-             over its hidden share, so that the loss bounds the likelihood; `least` is the smallest share hidden in
-             training. A part is made in as many steps as the settings say; with `block` > 0 in blocks of so many
-             positions, each after the ones before it, each in so many steps (Arriola et al. 2025, arXiv:2503.09573).
+             over its hidden share, so that with the schedule "linear" the loss bounds the likelihood; `least` is the
+             smallest share hidden in training. A part is made in as many steps as the settings say; with `block` > 0 in
+             blocks of so many positions, each after the ones before it, each in so many steps (Arriola et al. 2025,
+             arXiv:2503.09573).
     """
 
     schedule: str = "cosine"
@@ -62,7 +63,8 @@ class Objective(nn.Module):
         super().__init__()
         self.config = config
         self.needs_copy = not config.block  # blocks leave their own behind
-        self.bounds = config.fair  # whether the loss bounds the likelihood
+        # Whether the loss bounds the likelihood: where every number of hidden values is as likely.
+        self.bounds = config.fair and config.schedule == "linear" and not config.least
         self.kind = nn.Parameter(torch.randn(3, width) * 0.5)
 
     def lay(self, stream: str, codec: Any, grid: Grid, lay: Lay) -> list[Run]:

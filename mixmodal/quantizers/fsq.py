@@ -30,13 +30,16 @@ class Config:
         return len(self.levels)
 
 
+MOST = 1000  # levels of a number: of more, the bound leaves them
+
+
 class FSQ(Quantizer):
     """Levels at whole numbers about 0, bounded by a tanh, divided by half their range."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        if not config.levels or min(config.levels) < 2:
-            raise ValueError(f"levels are {config.levels}: give each number two or more")
+        if not config.levels or not 2 <= min(config.levels) <= max(config.levels) <= MOST:
+            raise ValueError(f"levels are {config.levels}: give each number 2 to {MOST}")
         self.config = config
         self.sizes = (math.prod(config.levels),) if config.joint else tuple(config.levels)
         levels = torch.tensor(config.levels, dtype=torch.float32)

@@ -51,7 +51,7 @@ def scenes_full() -> Recipe:
 
     Result:  3,400 steps as it was before it settled, 44 minutes of one core, seed 0: exact pictures 31.8 %, exact
              captions 89 % (n = 500). The model in the box went on from there in seven more pieces, which its card
-             tells, to 94.8 % and 99.4 %; this recipe does in one what six of them did, and was not run to its end.
+             tells, to 95.4 % and 99.4 %; this recipe does in one what six of them did, and was not run to its end.
     """
     kinds = {"single": 0.1, "group": 0.2, "pair": 0.4, "groups": 0.3}
     single = {"kind": "scenes", "level": "one", "size": 16}

@@ -46,6 +46,9 @@ _CAPTION = re.compile(
 )
 
 
+HEIGHTS = (8, 16)  # least and greatest height of letters, in pixels
+
+
 @dataclass(frozen=True)
 class Level:
     """What a level draws.
@@ -199,6 +202,11 @@ class Glyphs:
             raise ValueError(f"got lengths {lengths}, wanted (least, greatest), at least 1")
         level = LEVELS[level] if isinstance(level, str) else level
         self.level = replace(level, fonts=tuple(fonts or level.fonts), heights=tuple(heights or level.heights))
+        least, most = self.level.heights
+        if not HEIGHTS[0] <= least <= most <= HEIGHTS[1]:
+            raise ValueError(
+                f"got heights {self.level.heights}, wanted (least, greatest) within {HEIGHTS}: others are not read back"
+            )
         if HELD_FONT in self.level.fonts:
             raise ValueError(
                 f"got fonts {self.level.fonts}, but {HELD_FONT!r} is held out: leave it to the split 'font'"
