@@ -54,6 +54,8 @@ class Train:
 
         if self.processes < 1 or self.gpus < 0:
             raise ValueError(f"--processes is {self.processes} and --gpus {self.gpus}: want 1 or more, and 0 or more")
+        if self.gpu != Train.gpu and not self.gpus:
+            raise ValueError(f"--gpu {self.gpu} says of which kind --gpus are: add --dry-run --gpus N")
         if self.gpus and not self.dry_run:
             raise ValueError("--gpus only tells a cost: add --dry-run, or start with torchrun (docs/cluster.md)")
         named = Path(self.recipe)
@@ -124,8 +126,10 @@ class Train:
             told = lines(job_of(run.model, run.recipe), self.gpu, self.gpus, chosen.steps, self.shard or None)
             print("\n".join(told))
             return
-        for line in run.cost.lines(run.peak, chosen.steps, chosen.minutes):
+        for line in run.cost.lines(run.peak, chosen.steps, chosen.minutes, chosen.optim.settle):
             print(line)
+        if self.processes > 1:
+            print(f"all of it for one process of those {self.processes}, had it the machine for itself")
 
 
 @dataclass
@@ -209,6 +213,9 @@ class Eval:
             options,
         )
         scores = examine(self.suite, exam)
+        told = [v for name, v in scores.items() if isinstance(v, (dict, float)) and name not in ("seconds", "settings")]
+        if not any(isinstance(value, float) or "value" in value for value in told):
+            raise ValueError(f"the suite {self.suite!r} asks nothing that this model has learned: take another suite")
         print("\n".join(lines(scores)))
         if self.json:
             self.json.parent.mkdir(parents=True, exist_ok=True)

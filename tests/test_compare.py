@@ -12,8 +12,9 @@ from dataclasses import replace
 import pytest
 import torch
 from PIL import Image
+from tiny import hasten
 
-from mixmodal import compare, comparisons
+from mixmodal import appraise, compare, comparisons, prepare
 from mixmodal.collect import collected
 from mixmodal.compare import _alone, _stopping, do, pieces
 from mixmodal.config import TrunkConfig, from_json, to_json
@@ -75,13 +76,21 @@ def untimed(result):
     return [untimed(v) for v in result] if isinstance(result, list) else result
 
 
-@pytest.fixture(scope="module")
-def done(tmp_path_factory):
-    out = tmp_path_factory.mktemp("compare") / "tiny"
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    """Fewer documents, batches and texts to count and to judge by."""
     with pytest.MonkeyPatch.context() as patch:
+        hasten(patch)
         patch.setattr(suites, "PROSE_DOCUMENTS", 4)
         patch.setattr(costs, "BATCHES", 2)
-        yield out, finished(tiny(), out)
+        patch.setattr(appraise, "PRICED", 1)
+        yield
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory, quick):
+    out = tmp_path_factory.mktemp("compare") / "tiny"
+    return out, finished(tiny(), out)
 
 
 def test_a_comparison_tells_every_score_and_cost_of_every_arm(done):
@@ -117,8 +126,6 @@ def test_a_twin_learns_as_much_prose_in_about_as_many_steps(tmp_path):
 
 
 def test_a_training_that_diverges_is_told_and_the_others_go_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(suites, "PROSE_DOCUMENTS", 4)
-    monkeypatch.setattr(costs, "BATCHES", 2)
     learn = compare.train
 
     def diverging(chosen, folder, resume=False):
@@ -155,9 +162,7 @@ def test_what_is_done_is_not_done_again_and_what_is_lost_comes_back_the_same(don
     assert (home(again, "sixteens", 0) / "trained.json").stat().st_mtime_ns == kept
 
 
-def test_an_arm_that_draws_nothing_has_a_line_on_the_page(tmp_path, monkeypatch):
-    monkeypatch.setattr(suites, "PROSE_DOCUMENTS", 4)
-    monkeypatch.setattr(costs, "BATCHES", 2)
+def test_an_arm_that_draws_nothing_has_a_line_on_the_page(tmp_path):
     arm = replace(recipe("fuyu_two"), model=fuyu.model(TRUNK), compile=False, rows=2, vocabulary=300)
     told = finished(tiny(arms={"reads": arm}, suite="questions", twin=False, points=1), tmp_path)
     assert told["arms"]["reads"]["tuned"] == {} and "reads</td>" in page(told)
@@ -176,9 +181,7 @@ def test_seeds_are_added_and_the_page_tells_which_are_done(done, tmp_path):
     assert "so far, of 0, 1" in page(told) and "so far" not in page(result)
 
 
-def test_what_all_arms_start_from_is_trained_first_judged_and_paid_by_none(tmp_path, monkeypatch):
-    monkeypatch.setattr(suites, "PROSE_DOCUMENTS", 4)
-    monkeypatch.setattr(costs, "BATCHES", 2)
+def test_what_all_arms_start_from_is_trained_first_judged_and_paid_by_none(tmp_path):
     arm = tiny().arms["eights"]
     text = replace(arm.model, streams={"text": arm.model.streams["text"]})
     words = replace(arm, model=text, sources={"prose": {"kind": "prose"}}, valid={}, steps=2, every=2)
@@ -308,8 +311,9 @@ def test_the_price_of_a_picture_grows_with_its_steps(done):
     assert prices[1]["flops"] > prices[0]["flops"] > 0
 
 
-def test_rows_are_as_long_as_what_an_arm_is_shown(tmp_path):
+def test_rows_are_as_long_as_what_an_arm_is_shown(monkeypatch):
     """Raw patches of 4 px by four copies fit no row of 192: they would never be drawn."""
+    monkeypatch.setattr(prepare, "TOKENIZER_DOCUMENTS", 3000)  # with words as long as in earnest
     whole = comparisons.lossless_scenes()
     arm = replace(whole.arms["raw_4"], compile=False)
     length = fare(arm).length
