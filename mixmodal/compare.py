@@ -146,7 +146,7 @@ def pieces(comparison: Comparison, out: Path) -> list[Piece]:
 
 def _work_off(every: list[Piece], out: Path, jobs: int, threads: int, after: Callable[[], None]) -> None:
     """Run the pieces that are not done, each in a process of its own, so that its memory is its own."""
-    spawned = multiprocessing.get_context("spawn")
+    spawned = _processes()
     waiting, running, shown = [piece for piece in every if not piece.file.exists()], {}, 0.0
     with tqdm(total=len(every), initial=len(every) - len(waiting), unit="piece") as bar:
         try:
@@ -174,6 +174,15 @@ def _work_off(every: list[Piece], out: Path, jobs: int, threads: int, after: Cal
                 process.terminate()  # a training saves first
             for process in running:
                 process.join()
+
+
+def _processes() -> Any:
+    """How pieces get processes of their own: on Linux from one that has imported torch already, which takes seconds."""
+    if not sys.platform.startswith("linux"):
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
 
 
 def _at(out: Path, piece: Piece) -> str:
@@ -217,9 +226,21 @@ def work(out: Path, piece: Piece, threads: int, parent: int) -> None:
 
 def _leave_with(parent: int) -> None:
     """End this process when the one that started it is gone: the next would do the same piece beside it."""
-    while os.getppid() == parent:
+    while _lives(parent):
         time.sleep(0.2)
     os._exit(1)
+
+
+def _lives(process: int) -> bool:
+    """Whether a process of that number runs; one that has ended and that nobody asked about does not."""
+    try:
+        os.kill(process, 0)
+        told = Path(f"/proc/{process}/stat")
+        return (
+            not told.exists() or told.read_text(encoding="utf8", errors="replace").rpartition(")")[2].split()[0] != "Z"
+        )
+    except OSError:
+        return False
 
 
 def do(out: Path, piece: Piece) -> None:
