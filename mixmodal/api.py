@@ -54,8 +54,9 @@ class Loaded:
     def settings(self, **chosen: Any) -> Settings:
         """The model's own sampling settings with some of them chosen otherwise; None leaves one as it is."""
         own = Settings(steps=self.about.get("steps_sampled", 25), guidance=self.about.get("guidance", 2.0))
+        names = [field.name for field in fields(Settings)]
         for key in chosen:
-            if key not in (names := [field.name for field in fields(Settings)]):
+            if key not in names:
                 raise ValueError(unknown(f"setting {key!r}", key, names))
         return replace(own, **{key: value for key, value in chosen.items() if value is not None})
 

@@ -13,7 +13,7 @@ from typing import Any
 from mixmodal import config as values
 from mixmodal.chain import starts_from
 from mixmodal.judge.intervals import half_width, over_seeds
-from mixmodal.plan import Comparison, comparison_in, home, paid, planned
+from mixmodal.plan import TRAINED, Comparison, comparison_in, home, paid, planned
 
 RATES = (0.25, 0.5)  # of exact pictures, to which the cost is told
 
@@ -76,7 +76,7 @@ def _arm(comparison: Comparison, plan: dict[str, Any], out: Path, label: str) ->
     alive = [seed for seed in comparison.seeds if str(seed) not in lost]
     told = [run for run in every if "diverged" not in run]
     names = paid(comparison, label) if label in comparison.arms else []
-    nets = [[_read(home(out, name, s) / "trained.json") for name in names] for s in comparison.seeds]
+    nets = [[_read(home(out, name, s) / TRAINED) for name in names] for s in comparison.seeds]
     pairs = list(zip(trained, nets, strict=True))
     trained, nets = zip(*([pair for pair in pairs if "diverged" not in pair[0]] or pairs), strict=True)
     if len({run["steps"] for run in trained}) > 1 and told and "minutes" not in comparison.budget:

@@ -34,6 +34,7 @@ from mixmodal.curves import processor
 from mixmodal.guard import EXIT, NotFinite, Stopped
 from mixmodal.judge.costs import code, peak_memory
 from mixmodal.plan import (
+    TRAINED,
     Comparison,
     begin,
     comparison_in,
@@ -46,7 +47,6 @@ from mixmodal.plan import (
 )
 from mixmodal.train import read_metrics, train
 
-TRAINED = "trained.json"
 STOPS = 20  # checkpoints besides, of where it was stopped
 EVERY = 5.0  # seconds, after which it is told again how far each piece is
 
@@ -320,7 +320,7 @@ def machine() -> str:
 
 
 def _told(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "trained.json").read_text(encoding="utf8"))
+    return json.loads((folder / TRAINED).read_text(encoding="utf8"))
 
 
 def _lost(piece: Piece) -> dict[str, str]:

@@ -21,6 +21,7 @@ from mixmodal.recipes import recipe as known_recipe
 
 TEST, TUNING = 0, 1_001  # seeds of the questions: those that scores are told of are never tuned on
 BUDGETS = ("steps", "tokens", "flops", "minutes")
+TRAINED = "trained.json"  # what says that a run is trained, and how
 TWIN = "text_alone_of_"  # and an arm: what reads and writes the same prose, and nothing else
 
 

@@ -210,3 +210,14 @@ def test_the_bits_of_words_are_those_of_the_last_text_alone():
         for some in ((), before)
     )
     assert behind == pytest.approx(alone, rel=0.3)
+
+
+def test_patches_that_enter_all_but_lost_are_not_called_exact():
+    model = small_model()
+    (before,) = [row for row in audit("noise", documents(2), {"plain": (model, {})}).rows if "rank" in row.name]
+    with torch.no_grad():
+        left, sizes, right = torch.linalg.svd(model.writer("image").codec.into, full_matrices=False)
+        sizes[-4:] = 1e-8
+        model.writer("image").codec.into.copy_(left @ sizes.diag() @ right)
+    (after,) = [row for row in audit("noise", documents(2), {"plain": (model, {})}).rows if "rank" in row.name]
+    assert before.exact and not after.exact

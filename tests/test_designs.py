@@ -466,3 +466,15 @@ def test_the_table_of_the_readme_is_what_the_files_say():
     page = (root / "README.md").read_text("utf8")
     assert module.written(page) == page, "run: python docs/designs.py"
     assert all(f"designs/{name}.py" in module.table() for name in set(kinds("designs")) - {"tokenizer"})
+
+
+def test_hidden_text_bounds_its_likelihood_only_where_every_number_is_as_likely():
+    from mixmodal.objectives.masked import Config, Objective
+
+    for config, bounds in (
+        (Config(fair=True, schedule="linear"), True),
+        (Config(fair=True, schedule="root"), False),
+        (Config(fair=True, schedule="linear", least=0.1), False),
+        (Config(schedule="linear"), False),
+    ):
+        assert Objective(config, 8).bounds == bounds

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mixmodal.collect import against, reached
+from mixmodal.collect import _reached_by, against, reached
 from mixmodal.judge.intervals import over_seeds, rate
 from mixmodal.plan import Comparison
 from mixmodal.recipes import recipe
@@ -57,3 +57,10 @@ def test_how_many_times_as_much_is_a_geometric_mean_and_said_only_where_all_seed
     assert one["reached"] == [2, 2] and other["flops"] is None and other["reached"] == [1, 2]
     with pytest.raises(ValueError, match="name these alone"):
         Comparison("x", "?", {"lossless": recipe("lossless_two")}, {"steps": 1}, against={"nobody": "lossless"})
+
+
+def test_the_time_to_a_rate_is_that_of_its_own_seed():
+    rates = {"value": 0.5, "low": 0.4, "high": 0.6, "seeds": [0.5, 0.5]}
+    point = {"flops": 8.0, "seconds": 30.0, "seconds_of_seeds": [20.0, 40.0], "scores": {"text_to_image.exact": rates}}
+    arm = {"curve": [point], "flops_of_nets": 0.0, "seconds_of_nets": [0.0, 10.0]}
+    assert [_reached_by(arm, at, 0.25)["seconds"] for at in (0, 1)] == [10.0, 25.0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -169,3 +171,12 @@ def test_squares_come_from_the_pictures_of_another_source():
         Squares(world, 32).document(0, np.random.default_rng(0))
     with pytest.raises(ValueError, match="take data with pictures"):
         picture_of(Document((Text("a"),)))
+
+
+def test_an_earlier_picture_of_which_some_is_known_is_shown_and_not_coded():
+    model, (first, second) = model_of("pixels"), documents("pixels")[:2]
+    half = np.zeros(first.parts[-1].size, bool)
+    half[:, :3] = True
+    both = Document((replace(first.parts[-1], known=half), *second.parts), key=7)
+    (back,) = decompress(model, [both.emptied()], compress(model, [both]))
+    assert np.array_equal(back.parts[-1].pixels, both.parts[-1].pixels) and back.parts[0] is both.parts[0]

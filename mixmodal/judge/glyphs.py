@@ -136,7 +136,7 @@ def inspect(pixels: np.ndarray, fonts: tuple[str, ...] = FONTS, heights: tuple[i
     coverage = _coverage(_checked(pixels))
     if coverage is None:
         return None
-    inked = (coverage > INKED) & (_mean3(coverage) > INKED / 3)  # a lone pixel is noise, or the dot of an i
+    inked = (coverage > INKED) & (mean3(coverage) > INKED / 3)  # a lone pixel is noise, or the dot of an i
     if not inked.any():
         return None
     rows, columns = (np.flatnonzero(inked.any(axis=axis)) for axis in (1, 0))
@@ -354,10 +354,10 @@ def _colours(pixels: np.ndarray, line: np.ndarray) -> tuple[tuple[int, int, int]
 
 def _stray(rest: np.ndarray) -> float:
     """Greatest mean over 3 x 3 pixels of what is left over [height, width, 3]."""
-    return float(np.sqrt((_mean3(rest) ** 2).sum(axis=2).max()))
+    return float(np.sqrt((mean3(rest) ** 2).sum(axis=2).max()))
 
 
-def _mean3(values: np.ndarray) -> np.ndarray:
+def mean3(values: np.ndarray) -> np.ndarray:
     """Means over 3 x 3 pixels, paper around them."""
     padded = np.pad(values, [(1, 1), (1, 1), (0, 0)][: values.ndim])
     rows = padded[:-2] + padded[1:-1] + padded[2:]

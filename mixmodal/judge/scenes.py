@@ -15,6 +15,7 @@ from mixmodal.data.worlds.scene_grammar import COLOURS, OPPOSITE, Group, Meaning
 from mixmodal.data.worlds.scene_layout import Scene
 from mixmodal.data.worlds.scene_render import GROUND, PALETTE, unit_of
 from mixmodal.data.worlds.scenes import Level, level_of
+from mixmodal.judge.glyphs import mean3
 from mixmodal.judge.scene_shapes import blobs, match
 
 GROUND_WITHIN = 55.0  # the ground's colour is at most this far (in RGB) from one of the palette; they are 118 apart
@@ -135,13 +136,6 @@ def _grown(array: np.ndarray, reach: int) -> np.ndarray:
     return array
 
 
-def _mean3(array: np.ndarray) -> np.ndarray:
-    """Means over 3 x 3 px of the picture [side, side, 3], nothing around it."""
-    padded = np.pad(array, ((1, 1), (1, 1), (0, 0)))
-    rows = padded[:-2] + padded[1:-1] + padded[2:]
-    return (rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]) / 9
-
-
 def _ground(picture: np.ndarray) -> tuple[str, np.ndarray] | None:
     """Name and measured colour of the ground: the median of the border, which objects leave free."""
     rim = np.concatenate([picture[0], picture[-1], picture[1:-1, 0], picture[1:-1, -1]])
@@ -259,7 +253,7 @@ class _Canvas:
         # A paler spot is not in the blob, but in what it surrounds.
         filled = ~_grown(~_grown(own, 2 * self.reach), 2 * self.reach)
         aside = (self.offset - alpha[..., None] * tone) * filled[..., None]
-        if float((_mean3(aside) ** 2).sum(axis=2).max()) > SPOT_MAX**2:
+        if float((mean3(aside) ** 2).sum(axis=2).max()) > SPOT_MAX**2:
             return None
         return Seen(found.shape, _NAMES[nearest], found.size, found.centre, found.error)
 
