@@ -7,10 +7,13 @@
 #   make demo TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
 #                                                    another build of torch: this one is small and needs no GPU
 #   make test ARGS="-k mixing"                       arguments for the command that runs
+#   make test WORKERS=                               the tests in one process
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 ARGS ?=
+# A process for each core, four at most; a file's tests stay together, since they share what they trained.
+WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadfile
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -37,10 +40,10 @@ demo: $(FOR_USE)
 	$(BIN)/mixmodal demo $(ARGS)
 
 test: $(FOR_TEST)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
 coverage: $(FOR_TEST)
-	$(BIN)/python -m pytest --cov --cov-config=pyproject.toml $(ARGS)
+	$(BIN)/python -m pytest $(WORKERS) --cov --cov-config=pyproject.toml $(ARGS)
 
 lint: $(FOR_LINT)
 	$(BIN)/ruff check .
