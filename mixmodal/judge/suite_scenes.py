@@ -19,10 +19,11 @@ NEAREST_OF = 2000  # training scenes among which the nearest is looked for
 
 
 def examine(exam: Exam) -> dict[str, Any]:
-    """Rates of exact pictures and captions for held-out combinations with two groups and a relation."""
+    """Rates of exact pictures and captions for held-out combinations, pairs with a relation where a level has any."""
     spec = {**exam.source("scenes"), **exam.options}
     level = spec.get("level", "full")
-    spec.setdefault("kinds", {kind: 1 for kind in ("pair", "groups") if kind in level_of(level).kinds})
+    kinds = level_of(level).kinds
+    spec.setdefault("kinds", {kind: 1 for kind in ("pair", "groups") if kind in kinds} or dict(kinds))
     scores: dict[str, Any] = {"level": level, "size": spec.get("size", 32), "kinds": spec["kinds"]}
     wanted = spec.pop("splits", "heldout unseen").split()
     for split, prefix in (("heldout", ""), ("unseen", "unseen_pairs.")):

@@ -149,7 +149,7 @@ def _lossless(name: str, depth: int = 5, flow: dict[str, Any] | None = None, **t
 def asym_two() -> Recipe:
     """Lossless with AsymFlow's prediction: the velocity of each patch's means and first slopes, the rest as pixels.
 
-    Result:  not trained yet.
+    Result:  449 steps (25 TFLOPs, `options`), seed 0, n = 100: 37 and 93 %.
     """
     return _lossless("asym_two", flow={"prediction": "asym"})
 
@@ -157,7 +157,7 @@ def asym_two() -> Recipe:
 def unet_two() -> Recipe:
     """A control: a U-Net draws, on what a trunk of three blocks says of the text.
 
-    Result:  not trained yet.
+    Result:  267 steps (25 TFLOPs, `options`), seed 0, n = 100: 2 and 12 %.
     """
     return _recipe("unet_two", unet.model(small_trunk(3), width=24, **CONTROLLED))
 
@@ -165,7 +165,7 @@ def unet_two() -> Recipe:
 def dit_two() -> Recipe:
     """A control: a diffusion transformer draws, on what a trunk of three blocks says of the text.
 
-    Result:  not trained yet.
+    Result:  575 steps (25 TFLOPs, `options`), seed 0, n = 100: 74 and 79 %.
     """
     return _recipe("dit_two", dit.model(small_trunk(3), depth=3, **CONTROLLED))
 
@@ -173,7 +173,7 @@ def dit_two() -> Recipe:
 def gau_two() -> Recipe:
     """Lossless on gated attention units, twice as many blocks of half the size.
 
-    Result:  not trained yet.
+    Result:  373 steps (25 TFLOPs, `options`), seed 0, n = 100: 0 and 59 %.
     """
     return _lossless("gau_two", 10, block="gau", heads=1, kv_heads=1, head_size=64, mlp_width=384)
 
@@ -181,7 +181,7 @@ def gau_two() -> Recipe:
 def experts_two() -> Recipe:
     """Lossless on two experts, one for words and one for patches: twice the weights, as much work.
 
-    Result:  not trained yet.
+    Result:  426 steps (25 TFLOPs, `options`), seed 0, n = 100: 45 and 96 %.
     """
     return _lossless("experts_two", experts=2)
 
@@ -189,7 +189,7 @@ def experts_two() -> Recipe:
 def adaptive_two() -> Recipe:
     """Lossless with the time by adaLN: half as many weights again.
 
-    Result:  not trained yet.
+    Result:  319 steps (25 TFLOPs, `options`), seed 0, n = 100: 6 and 58 %.
     """
     return _lossless("adaptive_two", flow={"time": "trunk"}, adaptive=True)
 
@@ -197,7 +197,7 @@ def adaptive_two() -> Recipe:
 def skips_two() -> Recipe:
     """Lossless with long skips.
 
-    Result:  not trained yet.
+    Result:  437 steps (25 TFLOPs, `options`), seed 0, n = 100: 37 and 84 %.
     """
     return _lossless("skips_two", long_skips=True)
 
