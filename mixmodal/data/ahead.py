@@ -40,6 +40,7 @@ class Ahead:
         given = (lay_out, sources, os.getpid())
         self._pool = ProcessPoolExecutor(count, multiprocessing.get_context("fork"), _begin, given)
         self._ordered: dict[tuple[int, float], Future] = {}
+        self._late: list[Future] = []  # nobody wants the document, but what its reader left out counts
 
     def order(self, draw: Draw, progress: float) -> None:
         """Have the document of a draw laid out, unless it is already."""
@@ -56,6 +57,26 @@ class Ahead:
         """
         if (result := self._ordered.pop((draw.number, progress), None)) is None:
             return None
+        if (made := self._told(result)) is None:
+            return None
+        if made[0] is None:
+            raise LeftOut(f"draw {draw.number} cannot be read")
+        return made[0]
+
+    def forget(self) -> None:
+        """What was ordered and not taken is not wanted any more."""
+        self._late += [result for result in self._ordered.values() if not result.cancel()]
+        self._ordered.clear()
+        self.gather()
+
+    def gather(self) -> None:
+        """Count what the processes could not read of that which nobody took: they tell it once."""
+        done = [result for result in self._late if result.done()]
+        self._late = [result for result in self._late if result not in done]
+        for result in done:
+            self._told(result)
+
+    def _told(self, result: Future) -> Made | None:
         try:
             sequence, told = result.result()
         except BrokenProcessPool:
@@ -63,15 +84,7 @@ class Ahead:
             return None
         for name, report in told.items():
             self.sources[name].report.take(report)
-        if sequence is None:
-            raise LeftOut(f"draw {draw.number} cannot be read")
-        return sequence
-
-    def forget(self) -> None:
-        """What was ordered and not taken is not wanted any more."""
-        for result in self._ordered.values():
-            result.cancel()
-        self._ordered.clear()
+        return sequence, told
 
     def close(self) -> None:
         """Let the processes end."""
@@ -83,7 +96,9 @@ def _begin(lay_out: Callable[[Draw, float], Sequence], sources: list, parent: in
         signal.signal(number, signal.SIG_IGN)  # a stop is for the one that trains; they leave with it
     threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(1)
-    _own.update(lay_out=lay_out, sources=sources, told={})
+    reports = [(source.name, report) for source in sources if (report := getattr(source, "report", None))]
+    told = {(name, reason): report.count(reason) for name, report in reports for reason in report}
+    _own.update(lay_out=lay_out, sources=sources, told=told)
 
 
 def _leave_with(parent: int) -> None:

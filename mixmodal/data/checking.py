@@ -37,6 +37,8 @@ ADVICE = {
     'no "image"': 'a line is {"image": "cat.png", "caption": "a cat"}',
     "archive is compressed": "samples are read where they lie, which a compressed archive does not allow",
     "archive breaks off": "fetch it again, or make it anew",
+    "archive goes on": "archives were put behind each other: join them by `tar --concatenate`, or keep them apart",
+    "picture beside": "the archives alone are read: give their folder a place of its own, or pack the pictures",
     "document without parts": 'a document is {"parts": [{"text": "a cat"}, {"image": "cat.png"}]}',
 }
 
@@ -140,11 +142,11 @@ def _add(found: Findings, split: str, source: Any) -> None:
                 if isinstance(item, str):
                     texts.append(item)
                 else:
-                    _measure(found, item[1])
+                    _measure(found, item[1], source)
     elif hasattr(source, "entries"):
         for entry in source.entries():
             texts.append(entry.caption)
-            _measure(found, entry.place)
+            _measure(found, entry.place, source)
     else:
         for index in range(source.size):
             pixels, caption = source.pair(index)
@@ -155,8 +157,8 @@ def _add(found: Findings, split: str, source: Any) -> None:
     found.skipped.take(getattr(source, "report", Report()))
 
 
-def _measure(found: Findings, place: Any) -> None:
-    height, width, form = look(place)
+def _measure(found: Findings, place: Any, source: Any) -> None:
+    height, width, form = look(place, source.most_pixels, source.most_bytes)
     found.sizes.append((height, width))
     found.formats[form] = found.formats.get(form, 0) + 1
 

@@ -15,6 +15,7 @@ import tarfile
 import time
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Callable, Iterable
 from importlib import import_module, resources
 from pathlib import Path
@@ -195,9 +196,11 @@ def unpacked(archive: Archive, into: Path) -> None:
                     elif name and member.issym() and name.startswith(archive.keep):
                         links[name] = inner_name(f"{os.path.dirname(name)}/{member.linkname}") or ""
         names += _linked(links, set(names), into)
-    except (OSError, EOFError, tarfile.TarError, ValueError) as error:
+    except (gzip.BadGzipFile, zlib.error, EOFError, tarfile.TarError, ValueError) as error:
         packed.unlink()
         raise FetchError(f"the archive of {archive.path} is broken ({error}): run it again") from error
+    except OSError as error:  # of the disk: the archive is as good as it was
+        raise FetchError(f"the archive of {archive.path} cannot be unpacked ({error}): run it again then") from error
     got = contents(into, set(names))
     if got != archive.sha256:
         packed.unlink()

@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+
+import numpy as np
 
 from mixmodal.data.found import Found, FoundPairs, caption_at
 from mixmodal.data.pairs import unnumbered
-from mixmodal.data.pictures import ENDINGS
-from mixmodal.data.places import File, Piece, start_of, walked, why_not
+from mixmodal.data.pictures import ENDINGS, PictureError
+from mixmodal.data.places import File, Piece, inside, start_of, walked, why_not
 from mixmodal.data.report import one_line, records
 from mixmodal.data.tars import Sample, samples, shards
 
@@ -44,6 +46,11 @@ class _Files(FoundPairs):
 
     def _folder(self, path: Path) -> Path:
         raise NotImplementedError
+
+    def _pixels(self, index: int) -> np.ndarray:
+        if not inside(self._pairs[index].place.path, self._root):
+            raise PictureError("path leaves the folder")  # a link laid since it was checked
+        return super()._pixels(index)
 
 
 class PictureFolder(_Files):
@@ -119,8 +126,12 @@ class PairLines(_Files):
             elif reason := why_not(self._root, name):
                 self.report.add(reason, line_name)
             else:
-                plain = PurePosixPath(os.path.normpath(name)).as_posix()
-                yield Found(plain, File(self._root / name), one_line(caption))
+                yield Found(self._within(name), File(self._root / name), one_line(caption))
+
+    def _within(self, name: str) -> str:
+        """The name as it is told from the folder, also where a line has all of the path."""
+        plain = Path(os.path.normpath(self._root / name))
+        return (plain if plain.is_relative_to(self._root) else plain.resolve()).relative_to(self._root).as_posix()
 
     def why_empty(self) -> str:
         """What a line should look like."""
@@ -153,6 +164,10 @@ class PictureShards(FoundPairs):
 
     def found(self) -> Iterator[Found]:
         """Every sample that has a picture and a caption."""
+        if self._path.is_dir():
+            for name in walked(self._path, self.report):
+                if name.lower().endswith(ENDINGS):
+                    self.report.add("picture beside the archives", name)
         for shard in self._shards:
             for sample in samples(shard, self.report):
                 picture = next((e for e in sample.files if f".{e}" in ENDINGS), None)

@@ -75,7 +75,10 @@ class FoundPairs(Pairs):
             self._pairs = [pair for pair in self._pairs if self._decodes(pair)]
         self.size = len(self._pairs)
         if not self.size:
-            raise ValueError(f"{name} has no pair for split {split!r} among {len(found)}: add pictures or use another")
+            left_out = f" ({'; '.join(self.report.lines())})" if self.report else ""
+            raise ValueError(
+                f"{name} has no pair for split {split!r} among {len(found)}{left_out}: add pictures or use another"
+            )
 
     def found(self) -> Iterator[Found]:
         """Every pair with a picture and a caption, good or not; what has no pair is reported."""

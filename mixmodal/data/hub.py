@@ -50,6 +50,8 @@ class _Table:
     def __init__(self, dataset: Any, path: str | os.PathLike, image: str, caption: str) -> None:
         import datasets
 
+        if dataset.features is None:  # of a stream of JSON or CSV, before its first rows are looked at
+            dataset = dataset._resolve_features()
         names = list(dataset.column_names or [])
         self.caption = caption or next((name for name in CAPTIONS if name in names), "caption")
         self.image = image
@@ -237,7 +239,7 @@ class HubStream(Pairs):
                     reason = error.reason
             if number == 0 and at >= self._told:
                 self._told = at + 1  # a stream that starts again tells nothing twice
-                self.report.add(reason, f"row {at}")
+                self.report.add(reason, f"row {at}{' of the shuffled stream' if self._shuffle else ''}")
 
     def _why_not(self, text: str | None) -> str | None:
         if not text:

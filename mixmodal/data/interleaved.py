@@ -185,7 +185,12 @@ class Interleaved:
 
     def _in_archives(self) -> Iterator[tuple[str, list[Item]]]:
         for shard in shards(self._path):
-            places = dict(members(shard, self.report))
+            places: dict[str, Place] = {}
+            for name, piece in members(shard, self.report):
+                if name in places:
+                    self.report.add("second file of the same name", f"{shard.name}/{name}")
+                else:
+                    places[name] = piece
             for name, piece in places.items():
                 if not name.endswith(".json") or PurePosixPath(name).name.startswith("."):
                     continue

@@ -186,6 +186,8 @@ class Loader:
 
     def left_out(self) -> list[str]:
         """One line for each reason why a source left something out, so far."""
+        if self._ahead is not None:
+            self._ahead.gather()
         reports = [(source.name, getattr(source, "report", None)) for source in self.mixture.sources]
         told = [f"{name}: {line}" for name, report in reports if report for line in report.lines()]
         counts = {name: max(self.skipped.get(name, 0), self.first.get(name, 0)) for name in self.mixture.names}

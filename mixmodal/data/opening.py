@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from mixmodal.data import make_source, options_of, source_class
+from mixmodal.data.interleaved import MOST_RECORD
 from mixmodal.data.named import NAMED
 from mixmodal.data.pictures import ENDINGS
 from mixmodal.data.places import start_of
@@ -17,7 +19,6 @@ from mixmodal.data.tars import members, shards
 WORLDS = ("scenes", "glyphs", "digits")  # endless or built in: nothing of them lies anywhere
 LOOKED_AT = 1000  # files or lines, before the kind is decided
 _OF_DOCUMENTS = ("parts", "segments", "texts")
-_MOST = 2**20
 
 
 def kind_of(path: str | os.PathLike) -> str:
@@ -41,7 +42,7 @@ def kind_of(path: str | os.PathLike) -> str:
     if path.suffix == ".tar":
         return _kind_of_tar(path)
     if path.suffix == ".jsonl":
-        entries = (entry for _, entry in records(path, Report(), _MOST) if entry)
+        entries = (entry for _, entry in records(path, Report(), MOST_RECORD) if entry)
         return "interleaved" if set(next(entries, {})).intersection(_OF_DOCUMENTS) else "pairs"
     kinds = {".parquet": "parquet", ".txt": "file", ".md": "file"}
     if path.suffix not in kinds:
@@ -71,18 +72,16 @@ def described(path: str | os.PathLike, **options: Any) -> dict[str, Any]:
 def _kind_of_folder(path: Path) -> str:
     if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
         return "datasets"
-    endings: set[str] = set()
-    looked = 0
+    endings: Counter[str] = Counter()
     for _, folders, files in os.walk(path):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
-        endings |= {os.path.splitext(file)[1].lower() for file in files if not file.startswith(".")}
-        looked += len(files)
-        if looked > LOOKED_AT:
+        endings.update(os.path.splitext(file)[1].lower() for file in files if not file.startswith("."))
+        if endings.total() > LOOKED_AT:
             break
-    if ".tar" in endings:
+    if endings[".tar"] > sum(map(endings.__getitem__, ENDINGS)):  # one among pictures is somebody's copy of them
         return _kind_of_tar(shards(path)[0])
     for kind, wanted in (("parquet", [".parquet"]), ("folder", ENDINGS), ("texts", [".txt", ".md"])):
-        if endings.intersection(wanted):
+        if any(map(endings.__getitem__, wanted)):
             return kind
     raise ValueError(
         f"nothing in {path} is a picture, .tar, .parquet, .txt or .md: give the folder that holds the data"
@@ -93,7 +92,7 @@ def _kind_of_tar(path: Path) -> str:
     for number, (name, piece) in enumerate(members(path, Report())):
         if name.endswith(".json"):
             try:
-                entry = json.loads(start_of(piece, _MOST))
+                entry = json.loads(start_of(piece, MOST_RECORD))
             except (OSError, ValueError, RecursionError):
                 continue
             if isinstance(entry, dict) and set(entry).intersection(_OF_DOCUMENTS):

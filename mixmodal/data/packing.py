@@ -23,6 +23,7 @@ from mixmodal.data.places import Place
 SHARD_BYTES = 256 * 2**20
 INDEX = "index.json"
 _ENDINGS = {"PNG": "png", "JPEG": "jpg", "MPO": "jpg", "WEBP": "webp", "GIF": "gif", "BMP": "bmp"}
+_INNER = str.maketrans(dict.fromkeys(".\\:", "_"))
 Files = list[tuple[str, bytes]]
 
 
@@ -114,9 +115,9 @@ def _written(path: Path, shard: list[Files]) -> dict:
 
 
 def _key(entry: Found) -> str:
-    # A dot would end the name; what decides the split stays the same for all names without one.
+    # A dot would end the name, a colon begin a path of Windows; what decides the split stays for all names without one.
     key = entry.split_by.encode("utf-8", "backslashreplace").decode()
-    return "/".join(part.replace(".", "_").replace("\\", "_") for part in key.split("/"))
+    return "/".join(part.translate(_INNER) for part in key.split("/"))
 
 
 def _free(key: str, used: dict[str, int]) -> str:
@@ -137,7 +138,7 @@ def _interleaved(key: str, document: str, window: list, size: int | None, patch:
     parts, files = [], []
     for item in window:
         if isinstance(item, str):
-            parts.append({"text": item})
+            parts += [{"text": line} for line in item.split("\n")]  # a reader puts them on lines again
         else:
             ending, content = _stored(item[1], size, patch)
             files.append((f"{key}.{len(files)}.{ending}", content))

@@ -39,7 +39,7 @@ def checked_split(split: str) -> str:
 
 
 def names_of(split: str, names: Iterable[str], share: float = HELD_OUT) -> set[str]:
-    """The names that belong to `split`: of two or more different names, each split gets at least one.
+    """The names that belong to `split`: of two or more, each split gets at least one; a lone one is trained on.
 
     Units: `share` is the expected part of the names that is held out.
     """
@@ -48,7 +48,7 @@ def names_of(split: str, names: Iterable[str], share: float = HELD_OUT) -> set[s
         raise ValueError(f"the held-out share is between 0 and 1, got {share}")
     by_hash = sorted(set(names), key=lambda name: (stable_number(name), name))
     cut = sum(stable_number(name) < share * 2**63 for name in by_hash)
-    if 0 < share < 1 and len(by_hash) > 1:
+    if 0 < share < 1:
         cut = min(max(cut, 1), len(by_hash) - 1)
     return set(by_hash[:cut] if split == "valid" else by_hash[cut:])
 

@@ -64,8 +64,10 @@ class ParquetPairs(FoundPairs):
     ) -> None:
         self._path = Path(path)
         self._image, self._caption = image, caption
-        self._files = sorted(self._path.rglob("*.parquet")) if self._path.is_dir() else [self._path]
-        if not self._files or not self._files[0].is_file():
+        self._files = [self._path]
+        if self._path.is_dir():  # folders may be called so, too
+            self._files = sorted(file for file in self._path.rglob("*.parquet") if not file.is_dir())
+        if not any(file.is_file() for file in self._files):
             raise FileNotFoundError(f"no parquet file at {self._path}: give a file, or a folder of them")
         self._groups = _Groups(pyarrow_parquet(), image, keep_groups)
         super().__init__(name or self._path.resolve().name.removesuffix(".parquet"), size, tasks, split, **options)
@@ -81,8 +83,10 @@ class ParquetPairs(FoundPairs):
         return f"no row of {self._path} can be used ({left_out}): it wants columns of pictures and of captions"
 
     def _rows(self, path: Path, before: str) -> Iterator[Found]:
+        if not path.is_file():  # a pipe would be waited for without end
+            return self.report.add("no plain file", path.name)
         try:
-            file = self._groups.module.ParquetFile(path)
+            file = self._groups.opened(path, self._caption, *CAPTIONS)
         except Exception as error:  # pyarrow has a class of its own for every way in which a file can be broken
             return self.report.add(f"parquet file cannot be read ({type(error).__name__})", path.name)
         with file:
@@ -142,12 +146,18 @@ class _Groups:
         self.module, self._image, self._keep = module, image, keep
         self._held: OrderedDict[tuple[Path, int], Any] = OrderedDict()
 
+    def opened(self, path: Path, *texts: str) -> Any:
+        """The file, in which a value that stands in many rows is held once, as it is stored: rows are no measure."""
+        there = {column.path for column in self.module.read_metadata(path).schema}
+        wanted = {self._image, f"{self._image}.bytes", *texts}
+        return self.module.ParquetFile(path, read_dictionary=sorted(there & wanted))
+
     def column(self, path: Path, group: int) -> Any:
         """The pictures of a row group."""
         if (path, group) in self._held:
             self._held.move_to_end((path, group))
             return self._held[path, group]
-        with self.module.ParquetFile(path) as file:
+        with self.opened(path) as file:
             column = file.read_row_group(group, columns=[self._image]).column(self._image)
         self._held[path, group] = column
         while len(self._held) > 1 and sum(c.nbytes for c in self._held.values()) > self._keep:

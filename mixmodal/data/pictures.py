@@ -172,7 +172,8 @@ def cropped(picture: Pillow.Image, height: int, width: int) -> Pillow.Image:
     if picture.size == (width, height):
         return picture
     scale = min(picture.width / width, picture.height / height)
-    across, down = scale * width, scale * height
+    # What is rounded may be a little more than there is.
+    across, down = min(scale * width, picture.width), min(scale * height, picture.height)
     left, top = (picture.width - across) / 2, (picture.height - down) / 2
     box = (left, top, left + across, top + down)
     return picture.resize((width, height), Pillow.Resampling.BICUBIC, box=box)

@@ -45,7 +45,7 @@ class Paragraphs:
 
     def __init__(self, name: str, paragraphs: Sequence[str]) -> None:
         if not paragraphs:
-            raise ValueError(f"{name} has no paragraph of {SHORTEST} characters or more: use another text")
+            raise ValueError(f"{name} has no paragraph for this split: they stand between blank lines, take more text")
         self.name = name
         self.paragraphs = tuple(paragraphs)
         self.size = len(self.paragraphs)

@@ -24,6 +24,11 @@ class Squares:
         self.source = make_source({**of, "split": split} if has_splits(of) else dict(of))
         self.name, self.side, self.size = f"squares-{size}-{self.source.name}", size, None  # endless
 
+    @property
+    def report(self) -> Any:
+        """What the other source left out, and why."""
+        return getattr(self.source, "report", None)
+
     def document(self, index: int, rng: np.random.Generator) -> Document:
         """A square alone, of a picture that `rng` chooses."""
         number = index if self.source.size is None else int(rng.integers(self.source.size))

@@ -17,6 +17,7 @@ from mixmodal.data.report import Report
 
 BLOCK = 512
 MOST_HEADER = 2**20
+MOST_PADDING = 2**20  # behind the end, in which another archive is looked for
 _COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZ": "bunzip2", b"\xfd7": "unxz", b"\x28\xb5": "unzstd"}
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 MOST_SHARDS = 1_000_000
@@ -65,6 +66,8 @@ def members(path: Path, report: Report) -> Iterator[tuple[str, Piece]]:
 
     Limits: the archive is not compressed, since a sample is read where it lies.
     """
+    if not path.is_file():  # a pipe would be waited for without end
+        return report.add("no plain file" if os.path.exists(path) else "file not found", path.name)
     with open(path, "rb") as stream:
         start = stream.read(2)
         if start in _COMPRESSED:
@@ -94,6 +97,8 @@ def members(path: Path, report: Report) -> Iterator[tuple[str, Piece]]:
         stream.seek(last)
         if stream.read(BLOCK) != bytes(BLOCK):
             report.add("archive breaks off: what lies behind is lost", path.name)
+        elif stream.read(MOST_PADDING).strip(b"\0"):
+            report.add("archive goes on behind its end", path.name)
 
 
 class _Headers:
