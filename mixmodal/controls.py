@@ -25,7 +25,8 @@ class Tower(nn.Module):
 
     Shapes:  [n * h * w, C], [n * h * w, D], [n * h * w], (h, w) -> [n * h * w, C].
     Source:  Peebles & Xie 2022 (arXiv:2212.09748), the diffusion transformer.
-    Differs: the condition is one of each patch; places are rotary; gates begin at 1, before matrices that are zero.
+    Differs: the condition is one of each patch, and of time and text only the time passes a SiLU before it scales;
+             places are rotary; gates begin at 1, before matrices that are zero; the last norm is not modulated.
     """
 
     def __init__(self, patch: tuple[int, int, int], channels: int, given: int, shape: tuple[int, int, int]) -> None:

@@ -21,7 +21,7 @@ from mixmodal.model import Model, Stream
 from mixmodal.objectives import Ask, Block
 from mixmodal.parts import MEDIA, Document
 from mixmodal.sampling import Settings
-from mixmodal.sequence import Run, Sequence, Slots, collate
+from mixmodal.sequence import Grid, Run, Sequence, Slots, collate
 
 CAPACITY = 256  # positions of a sequence for which the cache has room from the start
 
@@ -335,7 +335,11 @@ def _make(model: Model, request: Request, tracks: list[_Track], rng: torch.Gener
         part = replace(part, known=None)
     if more:
         reader = model.reader(part.medium) if writer.objective.needs_copy else writer
-        copy = reader.codec.encode(part) if writer.objective.needs_copy else None
+        copy = None
+        if writer.objective.needs_copy:
+            # What a tokenizer makes of its own picture is something else: what follows sees what was drawn.
+            own = reader is writer and getattr(writer.codec, "lossy", False) and grid.known is None
+            copy = Grid(made, grid.cells, grid.size) if own else reader.codec.encode(part)
         for track in tracks:
             if track.omits != part.medium:
                 _copy(speaker, track, reader, copy)

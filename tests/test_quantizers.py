@@ -18,7 +18,7 @@ MADE = {
     "vq": {"width": 4, "size": 64},
     "vq, directions": {"width": 4, "size": 64, "unit": True},
     "fsq": {"levels": (8, 5, 5, 5)},
-    "fsq, even": {"levels": (4, 2, 6)},
+    "fsq, even": {"levels": (4, 8, 6)},
     "fsq, joint": {"levels": (8, 5, 5, 5), "joint": True},
     "lfq": {"bits": 10},
     "lfq, in groups": {"bits": 12, "groups": 3},
@@ -112,7 +112,7 @@ def test_a_joint_code_is_the_index_of_its_levels():
     assert torch.equal(joint.lookup(other.codes_NG), apart.lookup(one.codes_NG))
 
 
-@pytest.mark.parametrize("levels", [(8, 5, 5, 5), (4, 2, 6), (7,)])
+@pytest.mark.parametrize("levels", [(8, 5, 5, 5), (4, 8, 6), (7,)])
 def test_levels_are_those_of_a_formula_in_plain_numbers(levels):
     quantizer = importlib.import_module("mixmodal.quantizers.fsq")
     quantizer = quantizer.build(quantizer.Config(levels))
@@ -171,7 +171,7 @@ def test_what_cannot_be_is_refused():
     lfq, fsq = (importlib.import_module(f"mixmodal.quantizers.{name}") for name in ("lfq", "fsq"))
     with pytest.raises(ValueError, match="18 bits in 1 groups"):
         lfq.build(lfq.Config(18))
-    with pytest.raises(ValueError, match="give each number 2 to 1000"):
+    with pytest.raises(ValueError, match="give each number 3 to 1000"):
         fsq.build(fsq.Config((8, 1)))
 
 

@@ -139,7 +139,8 @@ class Codec(Patches):
     def __init__(self, config: Config, width: int) -> None:
         super().__init__(config)
         self.into = nn.Parameter(torch.empty(width, self.size))
-        nn.init.orthogonal_(self.into)  # full column rank from the first step wherever width >= size
+        # Full column rank from the first step wherever width >= size; few values are as loud as many beside a place.
+        nn.init.orthogonal_(self.into, gain=max(1.0, width / self.size) ** 0.5)
         self.low = nn.Parameter(torch.randn(config.rank, self.size) * self.size**-0.5) if config.rank else None
         if config.rank:
             self.into = nn.Parameter(torch.randn(width, config.rank) * config.rank**-0.5)

@@ -33,6 +33,8 @@ class Codec(nn.Module):
     Limits:  lossy: a position carries `bits`, and the tokenizer decides what of a picture they are.
     """
 
+    lossy = True
+
     def __init__(self, config: Config, width: int) -> None:
         super().__init__()
         if not config.nets.get("quantizer"):

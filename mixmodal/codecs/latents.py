@@ -34,6 +34,8 @@ class Codec(nn.Module):
     Limits:  lossy; how many numbers a pixel has left is `nets`' own.
     """
 
+    lossy = True
+
     def __init__(self, config: Config, width: int) -> None:
         super().__init__()
         if not config.nets or config.nets.get("quantizer"):

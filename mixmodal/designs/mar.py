@@ -1,7 +1,8 @@
 """MAR: continuous values in a masked order, each drawn by a small flow on its hidden state.
 
 Source:  Li et al. 2024 (arXiv:2406.11838); flow for diffusion as Liu et al. 2022 (arXiv:2209.03003).
-Differs: one trunk instead of an encoder and a decoder; on raw patches too, where nothing is lost on the way in.
+Differs: one trunk instead of an encoder and a decoder; on raw patches too, where nothing is lost on the way in;
+         guidance stays as it is while the paper's grows with what is uncovered.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def model(
     squares = StreamConfig(
         medium,
         {"kind": "latents", "nets": nets, "inner": arrays} if nets else arrays,
-        {"kind": "masked", "order": "random", **(masked or {})},
+        {"kind": "masked", "order": "random", "least": 0.7, **(masked or {})},
         {"kind": "denoiser", **(head or {})},
         picture_weight,
     )

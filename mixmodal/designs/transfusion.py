@@ -1,7 +1,8 @@
 """Transfusion: text by next token, latents of pictures by flow, one transformer.
 
 Source:  Zhou et al. 2024 (arXiv:2408.11039); the latents as Rombach et al. 2022 (arXiv:2112.10752).
-Differs: flow where the paper has DDPM; time is added to noisy positions.
+Differs: flow where the paper has DDPM; time is added to noisy positions; pictures weigh
+         twice as much as text, in the paper five times; the law of times is that of pixels unless `flow` has another.
 """
 
 from __future__ import annotations

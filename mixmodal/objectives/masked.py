@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from mixmodal.objectives import Ask, Block, Lay, chances
 from mixmodal.sequence import Grid, Run
 
+SPREAD = 0.25  # of MAR's law of hidden shares
 OPEN, CLEAN, HIDDEN = 0, 1, 2  # kinds of positions: a value among hidden ones, a clean copy, a hidden value
 # How much is hidden when the share r of the steps, or of the draws in training, lies behind.
 SCHEDULES: dict[str, Callable[[float], float]] = {
@@ -35,10 +37,10 @@ class Config:
     Units:   `schedule` is how much stays hidden, in training and in sampling; `order` uncovers where the draw is
              surest ("sure") or anywhere ("random"); `noise` times a Gumbel number, falling to 0 over the steps, is
              added to how sure a draw is; `copies` hidings are trained per part and visit; `fair` weighs each by one
-             over its hidden share, so that with the schedule "linear" the loss bounds the likelihood; `least` is the
-             smallest share hidden in training. A part is made in as many steps as the settings say; with `block` > 0 in
-             blocks of so many positions, each after the ones before it, each in so many steps (Arriola et al. 2025,
-             arXiv:2503.09573).
+             over its hidden share, so that with the schedule "linear" the loss bounds the likelihood; with `least` > 0
+             training hides shares of a normal law about 1, cut there and at 1, as MAR does, and not those of the
+             schedule. A part is made in as many steps as the settings say; with `block` > 0 in blocks of so many
+             positions, each after the ones before it, each in so many steps (Arriola et al. 2025, arXiv:2503.09573).
     """
 
     schedule: str = "cosine"
@@ -54,6 +56,8 @@ class Config:
             raise ValueError(f"schedule is {self.schedule!r}: take one of {', '.join(SCHEDULES)}")
         if self.order not in ("sure", "random"):
             raise ValueError(f"order is {self.order!r}: take sure or random")
+        if not 0 <= self.least < 1:
+            raise ValueError(f"least is {self.least}: take 0, or a share below 1 such as MAR's 0.7")
 
 
 class Objective(nn.Module):
@@ -86,7 +90,7 @@ class Objective(nn.Module):
         free = np.ones(count, bool) if grid.known is None else ~grid.known.reshape(count, -1).all(1)
         runs = []
         for copy, share in enumerate(shares):
-            rate = max(config.least, SCHEDULES[config.schedule](float(share)))
+            rate = _normal(float(share), config.least) if config.least else SCHEDULES[config.schedule](float(share))
             hidden = free & _some(lay.rng, count, max(1, math.ceil(rate * count)))
             run = self._covered(stream, codec, grid, hidden)
             run.coords = run.coords + np.float32(lay.origin)
@@ -167,7 +171,7 @@ class Objective(nn.Module):
         if not total:
             return values
         for step in range(1, settings.steps + 1):
-            left = math.floor(SCHEDULES[self.config.schedule](step / settings.steps) * total)
+            left = math.floor(SCHEDULES[self.config.schedule](step / settings.steps) * total + 1e-9)
             open_now = int(hidden.sum()) - left
             if step < settings.steps and open_now < 1:
                 continue  # fewer values than steps: nothing is due yet
@@ -197,6 +201,12 @@ def blocks(grid: Grid, length: int) -> list[Grid]:
         counted, known = (None if values is None else values[at] for values in (grid.counted, grid.known))
         out.append(Grid(grid.values[at], grid.cells[at], grid.size, counted, known))
     return out
+
+
+def _normal(share: float, least: float) -> float:
+    """The hidden share that so much of the law of MAR lies above: normal about 1, cut at `least` and 1."""
+    law = NormalDist(1.0, SPREAD)
+    return law.inv_cdf(0.5 - share * (0.5 - law.cdf(least)))
 
 
 def _some(rng: np.random.Generator, count: int, number: int) -> np.ndarray:

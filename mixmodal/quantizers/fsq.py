@@ -38,8 +38,8 @@ class FSQ(Quantizer):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        if not config.levels or not 2 <= min(config.levels) <= max(config.levels) <= MOST:
-            raise ValueError(f"levels are {config.levels}: give each number 2 to {MOST}")
+        if not config.levels or not 3 <= min(config.levels) <= max(config.levels) <= MOST:
+            raise ValueError(f"levels are {config.levels}: give each number 3 to {MOST}; for bits take lfq")
         self.config = config
         self.sizes = (math.prod(config.levels),) if config.joint else tuple(config.levels)
         levels = torch.tensor(config.levels, dtype=torch.float32)

@@ -2,7 +2,8 @@
 
 Source:  Yu et al. 2023 (arXiv:2310.05737), MAGVIT-v2; on the sphere Zhao et al. 2024 (arXiv:2406.07548), BSQ.
 Differs: the entropy of the batch is that of groups of bits, an upper bound of the whole: over 2^18 codes the whole is
-         constant, since no two positions share one, and has no gradient.
+         constant, since no two positions share one, and has no gradient. `commitment` pulls a vector to its code on
+         the sphere too, which BSQ leaves out.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class LFQ(Quantizer):
         values_ND = torch.where(bits_ND, self.size, -self.size)
         codes_NG = (bits_ND.view(len(z_ND), config.groups, self.each) * self.powers).sum(2)
         losses = {}
-        if self.training:
+        if self.training and torch.is_grad_enabled():
             left = max(0.0, 1 - progress / config.until) if config.until > 0 else 0.0
             weight = config.entropy * (1 + (config.anneal - 1) * left)
             sure, many = self.entropies(z_ND)

@@ -157,9 +157,10 @@ def asym_two() -> Recipe:
 def unet_two() -> Recipe:
     """A control: a U-Net draws, on what a trunk of three blocks says of the text.
 
-    Result:  267 steps (25 TFLOPs, `options`), seed 0, n = 100: 2 and 12 %.
+    Result:  267 steps (25 TFLOPs, `options`), seed 0, n = 100: 2 and 12 %, with filters at the rate of the matrices.
     """
-    return _recipe("unet_two", unet.model(small_trunk(3), width=24, **CONTROLLED))
+    optim = OptimConfig(matrix_rate=0.012, filter_rate=0.02, newton_schulz=3)
+    return _recipe("unet_two", unet.model(small_trunk(3), width=24, **CONTROLLED), optim=optim)
 
 
 def dit_two() -> Recipe:
