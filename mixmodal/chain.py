@@ -84,6 +84,13 @@ def _otherwise(inner: Recipe, kept: Path) -> str:
     return f"; it is taken as it is, though {told}: move it away to have the recipe's own" if told else ""
 
 
+def finished(folder: Path) -> bool:
+    """Whether a run has come to its end: a model is there before it, too, one for each checkpoint."""
+    about = folder / "model" / "config.json"
+    told = json.loads(about.read_text(encoding="utf8")).get("about", {}) if about.exists() else {}
+    return "steps" in told and told["steps"] == told.get("of_steps")
+
+
 def trained(name: str, folder: Path, inner: Recipe | None = None) -> Path:
     """The folder of the run of a recipe, `inner` or the one of that name, trained now unless it was.
 
@@ -97,7 +104,7 @@ def trained(name: str, folder: Path, inner: Recipe | None = None) -> Path:
         told = json.loads(about.read_text(encoding="utf8")).get("about", {})
         if told.get("recipe", inner.name) != inner.name:
             raise ValueError(f"{folder} holds a model of {told['recipe']}, and {name} is wanted there: move it away")
-        if "steps" in told and told["steps"] == told.get("of_steps"):
+        if finished(folder):
             print(f"{name} is trained already: {folder}{_otherwise(inner, kept)}")
             return folder
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:

@@ -36,6 +36,17 @@ def write_json(path: Path, data: Any) -> None:
     write_text(path, json.dumps(data, indent=1))
 
 
+def read_json(path: Path) -> Any:
+    """What a file of JSON holds.
+
+    Raises:  OSError where it is not there; ValueError that names it where it is broken.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no whole JSON ({error}): fetch it again, or save it anew") from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` so that a reader finds the old file or the new one, never a half."""
     aside = path.with_name(path.name + ".part")
@@ -154,7 +165,7 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
             f"{path} cannot be read ({error}): it is damaged or cut short, fetch or copy it again"
         ) from error
     out = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in held.items()}
-    base = json.loads((folder / "config.json").read_text(encoding="utf8")).get("base")
+    base = read_json(folder / "config.json").get("base")
     return {**_tensors(find_model(base)), **out} if base else out
 
 
@@ -164,12 +175,12 @@ def from_pretrained(where: str | Path) -> tuple[Model, dict]:
     Raises:  FileNotFoundError that says where was looked, ValueError for a format that is not known.
     """
     folder = find_model(where)
-    data = json.loads((folder / "config.json").read_text(encoding="utf8"))
+    data = read_json(folder / "config.json")
     if "model_type" in data and "format" not in data:
         raise ValueError(
             f"{where} is a {data['model_type']} of transformers: bring it in with `mixmodal import {where} OUT` first"
         )
-    if data.get("format") != FORMAT:
+    if data.get("format") != FORMAT or "model" not in data:
         raise ValueError(
             f"{folder} has format {data.get('format')!r}, this version reads {FORMAT}: save it again with"
             " the version that wrote it, or take that version"
@@ -287,13 +298,21 @@ def save_run(
 def prune(folder: Path, keep: int = 2, scores: dict[int, float] | None = None) -> None:
     """Remove all checkpoints of a run but the `keep` newest and the one with the lowest of `scores`, losses by step."""
     homes = checkpoints(folder)
-    judged = [home for home in homes if home_step(home) in (scores or {})]
+    whole = [home for home in homes if _whole(home)]
+    judged = [home for home in whole if home_step(home) in (scores or {})]
     best = min(judged, key=lambda home: scores[home_step(home)], default=None)
-    for old in homes[: -max(1, keep)]:
-        if old != best:
+    for old in homes if whole else ():
+        if old not in (*whole[-max(1, keep) :], best):
             # Its state goes first: a removal that is cut short must not leave what looks whole.
             (old / "state.json").unlink(missing_ok=True)
             shutil.rmtree(old, ignore_errors=True)
+
+
+def _whole(home: Path) -> bool:
+    try:
+        return not lacks(home)
+    except ValueError:  # another version's: it is whole for that
+        return True
 
 
 def checkpoints(folder: Path) -> list[Path]:

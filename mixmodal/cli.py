@@ -123,13 +123,18 @@ class Train:
         if self.shard:
             refuse_shards(run.recipe, run.model)
         if self.gpus:
-            told = lines(job_of(run.model, run.recipe), self.gpu, self.gpus, chosen.steps, self.shard or None)
-            print("\n".join(told))
+            try:
+                refuse_shards(run.recipe, run.model)
+                way = self.shard or None
+            except ValueError:
+                way = False
+            job = job_of(run.model, run.recipe)
+            print("\n".join(lines(job, self.gpu, self.gpus, chosen.steps, way, chosen.minutes)))
             return
         for line in run.cost.lines(run.peak, chosen.steps, chosen.minutes, chosen.optim.settle):
             print(line)
         if self.processes > 1:
-            print(f"all of it for one process of those {self.processes}, had it the machine for itself")
+            print(f"all of it if one process did the work of those {self.processes}, with the machine for itself")
 
 
 @dataclass

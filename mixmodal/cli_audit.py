@@ -80,6 +80,7 @@ class Audit:
         """The run of a small model over values, trained on the pictures that are not held out."""
         from dataclasses import replace
 
+        from mixmodal.chain import finished
         from mixmodal.recipes import recipe
         from mixmodal.train import train
 
@@ -88,10 +89,10 @@ class Audit:
         chosen = replace(chosen, sources={"squares": squares}, valid={}, minutes=self.minutes)
         made_of = sha256(json.dumps([squares, self.minutes], sort_keys=True).encode()).hexdigest()[:8]
         folder = self.out / f"audit_{Path(self.data).stem}_{made_of}"
-        if (folder / "model" / "config.json").exists():
+        if finished(folder):
             print(f"a model of these values is trained already: {folder}")
             return folder
-        return train(chosen, folder)
+        return train(chosen, folder, resume=(folder / "recipe.json").exists())
 
 
 def writable(file: Path) -> None:

@@ -90,6 +90,9 @@ def warmed(recipe: Recipe, processes: int) -> float:
     0 where nothing is compiled. In the training each process would do it, within its minutes.
     """
     began, before = time.perf_counter(), torch.get_num_threads()
+    if recipe.rows % processes and recipe.rows > processes:  # some have a row more
+        each = recipe.rows // processes
+        return sum(warmed(replace(recipe, rows=rows * processes), processes) for rows in (each, each + 1))
     run = prepare(replace(recipe, rows=max(1, recipe.rows // processes), minutes=0.0))
     if not recipe.compile or compile_trunk(run.model, recipe.path):
         return 0.0

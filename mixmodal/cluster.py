@@ -97,6 +97,7 @@ def job_of(model: Model, recipe: Recipe, dtype: torch.dtype = torch.bfloat16) ->
     whole = sum(p.numel() for p in parameters)
     average = recipe.optim.average > 0
     held = FP32 * (whole * (1 + average) + learning * 3)
+    settle = min(1.0, recipe.optim.settle)
     return Job(
         parameters=whole,
         learning=learning,
@@ -105,7 +106,7 @@ def job_of(model: Model, recipe: Recipe, dtype: torch.dtype = torch.bfloat16) ->
         size=size,
         states=2 * learning - sum(p.numel() for p in turned),
         average=average,
-        flops=cost.flops,
+        flops=settle * cost.flops + (1 - settle) * cost.settled,
         turning=sum(_turning(*p.shape) for p in turned) * recipe.optim.newton_schulz,
         moving=cost.bytes - held,
         rows=recipe.rows,
@@ -131,7 +132,7 @@ def estimate(job: Job, machine: Machine, count: int, shard: bool) -> Estimate:
         ends = job.parameters - job.blocks
         # Parts of weights and gradients, the owners' own; whole are the ends, and two blocks.
         held = FP32 * 2 * (job.parameters + job.learning) / count
-        held += FP32 * 2 * ends + 2 * job.size * job.blocks / job.depth
+        held += FP32 * 2 * ends + 2 * job.size * job.blocks / max(1, job.depth)
         gathered = others * (2 * job.size * job.blocks + FP32 * ends)
         overlapped = gathered + others * FP32 * job.learning
         sent = overlapped + others * FP32 * 2 * job.learning / count
@@ -152,9 +153,10 @@ def estimate(job: Job, machine: Machine, count: int, shard: bool) -> Estimate:
     )
 
 
-def lines(job: Job, name: str, count: int, steps: int, shard: bool | None = None) -> list[str]:
+def lines(job: Job, name: str, count: int, steps: int, shard: bool | None = None, minutes: float = 0.0) -> list[str]:
     """What a person wants to know before renting `count` GPUs; `shard` is chosen by the memory unless given.
 
+    Units:  `minutes` > 0 if they decide how many steps there will be.
     Raises:  ValueError for an unknown GPU, or fewer rows than GPUs.
     """
     if name not in MACHINES:
@@ -168,6 +170,7 @@ def lines(job: Job, name: str, count: int, steps: int, shard: bool | None = None
     if shard is None:
         shard = count > 1 and plain.memory > room
     chosen, one = divided if shard else plain, estimate(job, machine, 1, False)
+    steps = int(minutes * 60 / chosen.seconds) if minutes else steps
     way = "sharded (--shard)" if shard else "a whole model on each"
     out = [
         f"on {count} x {name:14} {way}; assumed: {machine.share:.0%} of {machine.peak / 1e12:,.0f} TFLOP/s, "

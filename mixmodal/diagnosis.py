@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,15 +16,19 @@ from mixmodal.sequence import Batch, collate
 from mixmodal.trunk import run_block
 
 SHOWN = 5
+Losses = Callable[[Batch], dict[str, tuple[Tensor, Tensor]]]
 FOUND_NOTHING = "a second pass over the same batch is finite"
 
 
-def diagnose(model: Model, batch: Batch, loader: Loader, path: str, dtype: torch.dtype) -> list[str]:
-    """What was found, the most telling line first, and what to try; the model keeps its weights."""
+def diagnose(model: Model, batch: Batch, loader: Loader, losses_of: Losses) -> list[str]:
+    """What was found, the most telling line first, and what to try; the model keeps its weights.
+
+    `losses_of` gives the losses of a batch as the step has them, which after a run has settled are others.
+    """
     held = [name for name, p in model.named_parameters() if not _finite(p.detach())]
     with _plain(model), first_broken(model) as seen:
         losses = {
-            name: float(total / count.clamp(min=1e-8)) for name, (total, count) in _losses(model, batch, path, dtype)
+            name: float((total / count.clamp(min=1e-8)).detach()) for name, (total, count) in losses_of(batch).items()
         }
     broken = [name for name, value in losses.items() if not math.isfinite(value)]
     lines = []
@@ -39,8 +43,8 @@ def diagnose(model: Model, batch: Batch, loader: Loader, path: str, dtype: torch
     elif broken:
         lines.append("every layer's output is finite: the loss itself, or the values it compares with, are not")
     if not broken:
-        lines += _gradients(model, batch, path, dtype)
-    documents = _documents(model, batch, loader, path, dtype) if broken else []
+        lines += _gradients(model, batch, losses_of)
+    documents = _documents(model, batch, loader, losses_of) if broken else []
     if broken:
         if len(documents) == len(loader.held):
             lines.append(f"each of the batch's {len(loader.held)} documents does it alone: the weights are to blame")
@@ -58,11 +62,6 @@ def diagnose(model: Model, batch: Batch, loader: Loader, path: str, dtype: torch
             " optim.rate and optim.matrix_rate, a longer optim.warmup, or precision=float32"
         )
     return lines
-
-
-def _losses(model: Model, batch: Batch, path: str, dtype: torch.dtype) -> Any:
-    with torch.no_grad():
-        return model.losses(batch, path, dtype).items()
 
 
 @contextmanager
@@ -107,10 +106,10 @@ def _finite(value: Any) -> bool:
     return not isinstance(value, (list, tuple)) or all(map(_finite, value))
 
 
-def _gradients(model: Model, batch: Batch, path: str, dtype: torch.dtype) -> list[str]:
+def _gradients(model: Model, batch: Batch, losses_of: Losses) -> list[str]:
     """Which parameters' gradients are not finite, from the loss backwards."""
     with _plain(model):
-        weights, losses = model.weights(), model.losses(batch, path, dtype)
+        weights, losses = model.weights(), losses_of(batch)
         sum(
             total / count.clamp(min=1e-8) * weights[name.split(".")[0]] for name, (total, count) in losses.items()
         ).backward()
@@ -122,13 +121,13 @@ def _gradients(model: Model, batch: Batch, path: str, dtype: torch.dtype) -> lis
     return [f"the losses are finite, the gradients of {_some(broken)} are not"]
 
 
-def _documents(model: Model, batch: Batch, loader: Loader, path: str, dtype: torch.dtype) -> list[str]:
+def _documents(model: Model, batch: Batch, loader: Loader, losses_of: Losses) -> list[str]:
     """The documents of the last batch whose loss is not finite when they stand alone."""
     out = []
     for draw, sequence in loader.held:
         alone = collate([sequence], [[0]], loader.recipe.length, model.blank()).to(batch.coords_BL3.device)
         with _plain(model):
-            found = [float(total / count.clamp(min=1e-8)) for _, (total, count) in _losses(model, alone, path, dtype)]
+            found = [float((total / count.clamp(min=1e-8)).detach()) for total, count in losses_of(alone).values()]
         if not all(map(math.isfinite, found)):
             name = loader.mixture.names[draw.source]
             out.append(f"{name} {draw.index} (visit {draw.visit}, key {draw.key})")

@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from mixmodal.compute import fast_dtype, lacks_compiler, measured_peak
 from mixmodal.config import Recipe, from_json
 from mixmodal.curves import FOLDER, OTHER_SEED, curve_of, distances, processor, unlike
 from mixmodal.data.named import data_folder
+from mixmodal.optim import phase_share
 from mixmodal.recipes import recipes
 
 GIB = 2**30
@@ -167,7 +169,7 @@ def _checkpoints(folder: Path, steps: int) -> tuple[list[Finding], dict | None]:
     if not out:
         out.append(Finding("note", "checkpoint", "there is none yet: --resume begins anew"))
     free = shutil.disk_usage(folder).free
-    if free < 2 * size:
+    if free < 2 * size and (state is None or state["step"] < steps):
         told = f"{free / GIB:.2f} GiB are free, the next one takes {size / GIB:.2f}: make room"
         out.append(Finding("WRONG", "disk", told))
     return out, state
@@ -223,9 +225,13 @@ def by_curve(recipe: Recipe, steps: list[dict], folder: Path = FOLDER) -> Findin
     if (others := unlike(curve, recipe)) or recipe.start:
         told = "it starts from another model" if recipe.start else f"the run changes {', '.join(others[:4])}"
         return Finding("note", "curve", f"there is none to compare with: {told}")
-    away = distances(curve, {name: [line.get(name) for line in steps] for name in curve["losses"]})
-    if not away or len(steps) < 10:
-        return Finding("note", "curve", f"too early: {len(steps)} steps, ten are compared at least")
+    # A shorter run lets its rates fall sooner: until then its losses are the same.
+    rates = [[phase_share(at, r.steps, r.optim) for at in range(len(steps))] for r in (recipe, named)]
+    alike = sum(takewhile(bool, (one == other for one, other in zip(*rates, strict=True))))
+    away = distances(curve, {name: [line.get(name) for line in steps[:alike]] for name in curve["losses"]})
+    if not away or min(alike, len(steps)) < 10:
+        few = f"{alike} steps at its rates" if alike < len(steps) else f"too early: {len(steps)} steps"
+        return Finding("note", "curve", f"{few}, ten are compared at least")
     allowed = 0.01 if recipe.seed == curve["seed"] else OTHER_SEED
     told = ", ".join(f"{name} {share:+.1%}" for name, share in away.items())
     if all(abs(share) <= allowed for share in away.values()):

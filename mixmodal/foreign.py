@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from mixmodal.checkpoint import inside
+from mixmodal.checkpoint import inside, read_json
 from mixmodal.codecs.text import BEGIN, END, with_specials
 from mixmodal.config import ModelConfig, RotaryScaling, StreamConfig, TrunkConfig
 from mixmodal.growing import extended
@@ -54,7 +54,7 @@ def load(where: str | Path, like: ModelConfig | None = None, seed: int = 0) -> t
     """
     text = str(where)
     folder = fetched(text) if text.startswith(HUB) else Path(text)
-    told = json.loads(_file(folder, "config.json", text).read_text(encoding="utf8"))
+    told = read_json(_file(folder, "config.json", text))
     trunk = trunk_of(told)
     if like is not None:
         _refuse(like)
@@ -137,12 +137,18 @@ def _scaling(rope: dict[str, Any], told: dict[str, Any]) -> RotaryScaling | None
     if kind == "default":
         return None
     if kind == "linear":
-        return RotaryScaling("linear", float(rope["factor"]))
+        return RotaryScaling("linear", float(_told(rope, "factor")))
     if kind == "llama3":
         length = rope.get("original_max_position_embeddings") or told["max_position_embeddings"]
-        numbers = (rope["factor"], rope["low_freq_factor"], rope["high_freq_factor"], length)
+        numbers = (*(_told(rope, name) for name in ("factor", "low_freq_factor", "high_freq_factor")), length)
         return RotaryScaling("llama3", *map(float, numbers))
     raise ValueError(f"rope_type is {kind!r}: the trunk scales as linear or llama3, or not at all (default)")
+
+
+def _told(rope: dict[str, Any], name: str) -> Any:
+    if name not in rope:
+        raise ValueError(f"config.json scales its rotary places and tells no {name}: {rope}")
+    return rope[name]
 
 
 def _as_wanted(trunk: TrunkConfig, wanted: TrunkConfig) -> TrunkConfig:
@@ -182,7 +188,10 @@ def _composed(
 
 def _with_all_rows(tokenizer: str, rows: int) -> str:
     """The tokenizer with a name for every row of the table: tables are padded, and new tokens stand behind that."""
-    loaded = Tokenizer.from_str(tokenizer)
+    try:
+        loaded = Tokenizer.from_str(tokenizer)
+    except Exception as error:  # tokenizers raises nothing more special
+        raise ValueError(f"its tokenizer.json cannot be read ({error}): fetch it again") from error
     loaded.no_truncation()
     loaded.no_padding()
     numbers = loaded.get_vocab().values()

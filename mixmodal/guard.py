@@ -103,11 +103,12 @@ def continued(given: Recipe, kept: Recipe) -> Recipe:
     here, there = settings(given), settings(kept)
     unlike = differing(given, kept)
     if given.minutes > 0:  # the steps were set by the clock when the run began, and perhaps again on the way
-        unlike = [key for key in unlike if key not in ("steps", "minutes")]
-    if given.start:  # the model is the one that training started from
-        unlike = [key for key in unlike if not key.startswith("model.")]
+        unlike = [key for key in unlike if key != "steps"]
+    if given.start:  # the model is the one that training started from, but for what it is to learn
+        learned = (".objective.", ".weight")
+        unlike = [key for key in unlike if not key.startswith("model.") or any(part in key for part in learned)]
     if unlike:
-        told = "; ".join(f"{key} is {here[key]!r}, but it began with {there[key]!r}" for key in unlike[:3])
+        told = "; ".join(f"{key} is {here[key]!r}, but it began with {there.get(key)!r}" for key in unlike[:3])
         raise ValueError(
             f"a resumed run keeps its recipe ({told}): give the same, or train on in another folder with"
             " --set start=RUN and your settings"
@@ -118,7 +119,8 @@ def continued(given: Recipe, kept: Recipe) -> Recipe:
 def differing(one: Recipe, other: Recipe) -> list[str]:
     """The dotted keys of what decides how weights move, where two recipes have another."""
     here, there = settings(one), settings(other)
-    return [key for key in here if key in there and here[key] != there[key]]
+    # What a run was completed with stands in `other` alone, and where a trained net lay is told by its options there.
+    return [k for k in here if not k.endswith(".nets.from") and (k not in there or here[k] != there[k])]
 
 
 def settings(recipe: Recipe) -> dict[str, Any]:

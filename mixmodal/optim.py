@@ -56,21 +56,25 @@ def rate_share(step: float, steps: float, config: OptimConfig) -> float:
     return max(0.0, min(rising, left, 1.0))
 
 
+def phase_share(step: int, steps: int, config: OptimConfig) -> float:
+    """The share of the peak rate at `step`: each phase, before and after the run settles, is a run of its own.
+
+    What rests comes to rest at a rate of 0; what reads begins again at its peak, and falls to 0 at the end.
+    """
+    turn = config.settle * steps
+    if step < turn or config.settle >= 1:
+        return rate_share(step, turn, config)
+    return rate_share(step - turn, steps - turn, replace(config, warmup=1, decay=1.0))
+
+
 def has_settled(step: int, steps: int, config: OptimConfig) -> bool:
     """Whether the trunk rests at `step` of `steps`, and only what reads it learns."""
     return step >= config.settle * steps
 
 
 def set_rate(optimizers: dict[str, torch.optim.Optimizer], step: int, steps: int, config: OptimConfig) -> None:
-    """Set every rate to its share of its peak: each phase, before and after the run settles, is a run of its own.
-
-    What rests comes to rest at a rate of 0; what reads begins again at its peak, and falls to 0 at the end.
-    """
-    turn = config.settle * steps
-    if step < turn or config.settle >= 1:
-        share = rate_share(step, turn, config)
-    else:
-        share = rate_share(step - turn, steps - turn, replace(config, warmup=1, decay=1.0))
+    """Set every rate to its share of its peak."""
+    share = phase_share(step, steps, config)
     for optimizer in optimizers.values():
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * share

@@ -171,6 +171,8 @@ def joined(sharded: bool = False, room: Room | None = None) -> Iterator[Ranks]:
     """
     count = room.count if room else int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
+        if sharded:
+            raise ValueError("--shard divides a model among processes, and this is one: add --processes N, or torchrun")
         yield ALONE
         return
     device, backend = "cpu", "gloo"

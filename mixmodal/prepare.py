@@ -179,6 +179,17 @@ def resuming(recipe: Recipe) -> Recipe:
     return replace(recipe, start="", model=replace(recipe.model, streams=streams))
 
 
+def recalled(recipe: Recipe, kept: Recipe) -> Recipe:
+    """The recipe of a run that goes on, with the places that `resuming` leaves out: they tell what it came from."""
+    streams = dict(recipe.model.streams)
+    for name, stream in kept.model.streams.items():
+        for part in STANDING:
+            if place := (getattr(stream, part).get("nets") or {}).get("from"):
+                spec = dict(getattr(streams[name], part))
+                streams[name] = replace(streams[name], **{part: {**spec, "nets": {**spec["nets"], "from": place}}})
+    return replace(recipe, start=kept.start, model=replace(recipe.model, streams=streams))
+
+
 class _Preview:
     """The texts of documents from which a codec may learn, made only if it asks for them."""
 

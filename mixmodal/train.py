@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing, nullcontext
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -44,7 +45,7 @@ from mixmodal.guard import (
 )
 from mixmodal.optim import PowerAverage, has_settled, load_state, make_optimizers, set_rate, state_of
 from mixmodal.parallel import ALONE, Ranks, compile_blocks
-from mixmodal.prepare import Run, compile_trunk, prepare, resuming
+from mixmodal.prepare import Run, compile_trunk, prepare, recalled, resuming
 from mixmodal.sequence import Batch
 from mixmodal.step import train_step
 from mixmodal.track import Track, Untracked
@@ -68,7 +69,7 @@ def train(
     if resumed:
         recipe = continued(recipe, values.from_json(Recipe, resumed[1]["recipe"], "recipe"))
     run = prepare(resuming(recipe) if resumed else recipe, ranks=ranks)
-    recipe, ranks = run.recipe, run.ranks
+    recipe, ranks = recalled(run.recipe, recipe) if resumed else run.recipe, run.ranks
     ranks.same(json.dumps([values.to_json(recipe), resumed[1]["step"] if resumed else 0]))
     out.mkdir(parents=True, exist_ok=True)
     for line in run.cost.lines(run.peak, recipe.steps, 0.0 if resumed else recipe.minutes, recipe.optim.settle):
@@ -86,13 +87,15 @@ def train(
         moved = run.owned.own_states(tensors["optimizer"], rested=recipe.optim.settle <= 0)
         load_state({name: optimizers[name] for name in {flat.split("/")[0] for flat in moved}}, moved)
         if average:
-            average.weights = {n: tensors["average"][n].to(run.device) for n, _ in run.owned.named_parameters()}
+            average.weights = {n: tensors["average"][n].to(run.device).clone() for n, _ in run.owned.named_parameters()}
         set_generators(tensors.get("generators", {}), ranks.rank)
         run.loader.load(state["loader"])
         run.origin = state.get("origin", {})
         step, spent, finite = state["step"], state["seconds"], Finite(**state.get("finite", {}))
         (out / "diagnosis.txt").unlink(missing_ok=True)  # if what it tells is still so, it will be told again
         say(f"resumed at step {step:,} after {duration(spent)}")
+        resumed = ({}, {})  # its files are mapped: held, they would keep their room when they are pruned
+        del tensors, state, moved
     track = Track(out, step, say) if ranks.first else Untracked(out, step, say)
     if recipe.compile and (why := compile_trunk(run.model, recipe.path)):
         say(f"not compiled: {why}")
@@ -132,7 +135,7 @@ def train(
             )
             if skipped and finite.row >= recipe.optim.bad_steps:
                 track.end()
-                _give_up(run, batch, out, step, finite, say)
+                _give_up(run, batch, out, step, finite, settled, say)
             if clock and (planned := clock.again(recipe, step, now - tick)):
                 recipe = planned
                 track.steps(recipe.steps)
@@ -182,9 +185,11 @@ def silent(_: str) -> None:
     """Nothing: what ranks but the first say."""
 
 
-def _give_up(run: Run, batch: Batch, out: Path, step: int, finite: Finite, say: Callable[[str], None]) -> None:
+def _give_up(
+    run: Run, batch: Batch, out: Path, step: int, finite: Finite, settled: bool, say: Callable[[str], None]
+) -> None:
     """End a run whose steps are not finite any more, and say why."""
-    lines = _diagnosis(run, batch)
+    lines = _diagnosis(run, batch, settled)
     if run.ranks.first:
         write_text(out / "diagnosis.txt", "\n".join([f"step {step:,}", *lines, ""]))
     for line in lines:
@@ -195,11 +200,15 @@ def _give_up(run: Run, batch: Batch, out: Path, step: int, finite: Finite, say: 
     )
 
 
-def _diagnosis(run: Run, batch: Batch) -> list[str]:
+def _diagnosis(run: Run, batch: Batch, settled: bool) -> list[str]:
     """What the first rank that finds something finds in its rows: each looks into its own, where it can alone."""
     if run.ranks.shard:
-        return ["the model is sharded, so no rank can look into it alone: resume with fewer rows and without --shard"]
-    told = run.ranks.texts("\n".join(diagnose(run.model, batch, run.loader, run.recipe.path, run.dtype)))
+        return [
+            "the model is sharded, so no rank can look into it alone: train on in another folder with --set start=RUN,"
+            " fewer rows and without --shard"
+        ]
+    losses = partial(run.model.losses, path=run.recipe.path, dtype=run.dtype, settled=settled)
+    told = run.ranks.texts("\n".join(diagnose(run.model, batch, run.loader, losses)))
     return next((text for text in told if not text.startswith(FOUND_NOTHING)), told[0]).split("\n")
 
 
@@ -259,6 +268,8 @@ def _checkpoint(
             if ranks.first:
                 save_pretrained(run.model, out / "model", about=about, weights=whole)
         save_run(out, step, tensors, state, keep=recipe.keep, scores=track.scores, ranks=ranks)
+    except ConnectionError:  # an OSError too, and none of the disk: another rank has ended
+        raise
     except OSError as error:
         good = [home_step(home) for home in checkpoints(out) if not lacks(home)]
         told = f"the checkpoint of step {step:,} was not written ({disk_trouble(error)}); "

@@ -170,6 +170,11 @@ def test_a_small_model_is_trained_on_the_spot_and_codes_to_the_bit(tmp_path, cap
         cli.main(asked)
         told = capsys.readouterr().out
         assert "values, in squares of 4 px" in told and ("is trained already" in told) == again
+    (config,) = tmp_path.rglob("config.json")  # as if it had been stopped before its end
+    about = json.loads(config.read_text("utf8"))
+    config.write_text(json.dumps({**about, "about": {**about["about"], "steps": 1, "of_steps": 99}}), "utf8")
+    cli.main(asked)
+    assert "is trained already" not in capsys.readouterr().out
 
 
 def test_a_recipe_is_trained_where_it_is_named(tmp_path, capsys, monkeypatch):

@@ -88,15 +88,17 @@ def test_a_run_is_compared_with_the_curve_of_its_recipe(tmp_path, monkeypatch):
     curve = {"settings": begins(RECIPE), "seed": 0, "losses": {"text.nll": [2.0] * 12}}
     (tmp_path / "tiny.json").write_text(json.dumps(curve), "utf8")
 
-    def told(value: float, steps: int = 12, **changes) -> tuple[str, str]:
-        lines = [{"step": n + 1, "text.nll": value} for n in range(steps)]
+    def told(value: float, count: int = 12, **changes) -> tuple[str, str]:
+        lines = [{"step": n + 1, "text.nll": value} for n in range(count)]
         finding = by_curve(replace(RECIPE, **changes), lines, tmp_path)
         return finding.state, finding.told
 
     assert told(2.01) == ("ok", "the losses are where they should be: text.nll +0.5%")
     assert told(2.1)[0] == "WRONG" and "text.nll +5.0%, 1% allowed" in told(2.1)[1]
     assert told(2.1, seed=4)[0] == "ok" and told(2.3, seed=4)[0] == "WRONG"
-    assert told(2.0, steps=5) == ("note", "too early: 5 steps, ten are compared at least")
+    assert told(2.0, count=5) == ("note", "too early: 5 steps, ten are compared at least")
+    # Of a shorter run the rates fall sooner, and what it loses from there on says nothing.
+    assert told(2.0, steps=9) == ("note", "8 steps at its rates, ten are compared at least")
     assert told(2.0, rows=9) == ("note", "there is none to compare with: the run changes rows")
     assert told(2.0, start="runs/a")[1] == "there is none to compare with: it starts from another model"
     assert "none was recorded for other" in told(2.0, name="other")[1]

@@ -428,6 +428,18 @@ def test_what_the_speaker_of_a_recipe_says_of_its_text_is_kept(qwen):
 
 def test_damaged_files_and_vocabularies_with_holes_are_refused(tmp_path):
     written(tmp_path, *CASES["qwen3"])
+    (tmp_path / "tokenizer.json").write_text(TOKENIZER[:-100], encoding="utf8")
+    with pytest.raises(ValueError, match="tokenizer.json cannot be read"):
+        load(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text("utf8"))
+    scaled = {**config, "rope_scaling": {"rope_type": "linear"}, "rope_parameters": {"rope_type": "linear"}}
+    (tmp_path / "config.json").write_text(json.dumps(scaled), encoding="utf8")
+    with pytest.raises(ValueError, match="tells no factor"):
+        load(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(config)[:-9], encoding="utf8")
+    with pytest.raises(ValueError, match="config.json is no whole JSON"):
+        load(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf8")
     told = json.loads(TOKENIZER)
     last = max(told["model"]["vocab"], key=told["model"]["vocab"].get)
     told["model"]["vocab"][last] += 5

@@ -6,9 +6,11 @@ import errno
 import json
 import math
 import os
+import shutil
 import signal
 import threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -134,7 +136,7 @@ def test_the_diagnosis_names_the_weights_and_the_first_layer_that_they_break():
     run = prepare(RECIPE)
     with torch.no_grad():
         run.model.trunk.blocks[0].mlp.up.weight[0, 0] = math.inf
-    lines = diagnose(run.model, run.loader.next(0.0), run.loader, "plain", torch.float32)
+    lines = diagnose(run.model, run.loader.next(0.0), run.loader, partial(run.model.losses, dtype=torch.float32))
     assert lines[0] == "trunk.blocks.0.mlp.up.weight hold weights that are not finite"
     assert lines[1] == "the loss text.nll and patches.mse is not finite"
     assert lines[2] == "the first layer whose output is not finite is trunk.blocks.0.mlp.up; its input is finite"
@@ -151,7 +153,7 @@ def test_the_diagnosis_names_the_documents_that_do_it():
             part.predict = {**part.predict, "weights": part.predict["weights"] * np.float32(math.nan)}
     sequences = [held for _, held in run.loader.held]
     batch = collate(sequences, [[n] for n in range(len(sequences))], RECIPE.length, run.model.blank())
-    lines = diagnose(run.model, batch, run.loader, "plain", torch.float32)
+    lines = diagnose(run.model, batch, run.loader, partial(run.model.losses, dtype=torch.float32))
     name = f"scenes {draw.index} (visit 0, key {draw.key})"
     assert f"1 of the batch's {len(sequences)} documents do it alone: {name}" in lines
     assert "every layer's output is finite" in lines[1] and "look at these documents" in lines[-1]
@@ -160,11 +162,10 @@ def test_the_diagnosis_names_the_documents_that_do_it():
 def test_the_diagnosis_names_the_gradients_where_the_losses_are_finite():
     run = prepare(RECIPE)
     batch = run.loader.next(0.0)
-    assert (
-        "a second pass over the same batch is finite" in diagnose(run.model, batch, run.loader, "plain", run.dtype)[0]
-    )
+    losses = partial(run.model.losses, dtype=run.dtype)
+    assert "a second pass over the same batch is finite" in diagnose(run.model, batch, run.loader, losses)[0]
     run.model.trunk.blocks[0].attention.q.weight.register_hook(lambda gradient: gradient * math.inf)
-    lines = diagnose(run.model, batch, run.loader, "plain", run.dtype)
+    lines = diagnose(run.model, batch, run.loader, losses)
     assert lines[0] == "the losses are finite, the gradients of trunk.blocks.0.attention.q.weight are not"
     assert all(p.grad is None for p in run.model.parameters())
 
@@ -316,10 +317,66 @@ def test_a_run_goes_on_with_its_own_recipe_or_not_at_all(tmp_path):
 
 
 def test_what_only_watches_may_change_and_a_clock_may_have_set_the_steps():
-    given = replace(SHORT, minutes=3.0, keep=7, prompts=("a",))
-    assert continued(given, SHORT) == replace(SHORT, keep=7, prompts=("a",))
+    clocked = replace(SHORT, minutes=3.0)
+    given = replace(clocked, steps=99, keep=7, prompts=("a",))
+    assert continued(given, clocked) == replace(clocked, keep=7, prompts=("a",))
     with pytest.raises(ValueError, match="steps is 99"):
         continued(replace(SHORT, steps=99), SHORT)
+    with pytest.raises(ValueError, match="minutes is 20"):
+        continued(replace(clocked, minutes=20.0), clocked)
+
+
+def test_what_a_run_never_spelled_out_or_does_not_know_is_no_setting_to_go_on_with():
+    model = SHORT.model
+    patches = model.streams["patches"]
+    for change in ({"prediction": "noise"}, {"no_such_option": 7}):
+        stream = replace(patches, objective={**patches.objective, **change})
+        given = replace(SHORT, model=replace(model, streams={**model.streams, "patches": stream}))
+        with pytest.raises(ValueError, match="a resumed run keeps its recipe"):
+            continued(given, SHORT)
+        with pytest.raises(ValueError, match="a resumed run keeps its recipe"):
+            continued(replace(given, start="a/run"), replace(SHORT, start="a/run"))
+    wider = replace(model, trunk=replace(model.trunk, width=2 * model.trunk.width))
+    assert continued(replace(SHORT, model=wider, start="a/run"), replace(SHORT, start="a/run")).model == model
+
+
+def test_a_run_that_goes_on_remembers_what_it_started_from(tmp_path):
+    train(SHORT, tmp_path / "first", say=quiet)
+    given = replace(SHORT, start=str(tmp_path / "first"), steps=4, every=2)
+    train(given, tmp_path / "second", say=quiet)
+    for home in checkpoints(tmp_path / "second")[1:]:
+        shutil.rmtree(home)
+    train(given, tmp_path / "second", say=quiet, resume=True)
+    assert json.loads((tmp_path / "second" / "recipe.json").read_text())["start"] == given.start
+    assert load_run(tmp_path / "second", quiet)[1]["recipe"]["start"] == given.start
+
+
+def test_a_lost_rank_is_no_trouble_of_the_disk(tmp_path, monkeypatch):
+    def lost(*_, **__):
+        raise ConnectionError("another rank ended")
+
+    monkeypatch.setattr(training, "save_run", lost)
+    with pytest.raises(ConnectionError, match="^another rank ended$"):
+        train(SHORT, tmp_path / "run", say=quiet)
+
+
+def test_a_checkpoint_that_is_not_whole_takes_no_place_of_one_that_is(tmp_path):
+    train(replace(SHORT, steps=8, every=2, keep=9), tmp_path, say=quiet)
+    homes = checkpoints(tmp_path)
+    (homes[-2] / "weights.safetensors").write_bytes(b"")
+    prune(tmp_path, 2)
+    assert checkpoints(tmp_path) == [homes[-3], homes[-1]]
+
+
+def test_the_diagnosis_of_a_run_that_has_settled_looks_at_what_it_learns_then():
+    run = prepare(RECIPE)
+    batch, asked = run.loader.next(0.0), []
+
+    def losses(batch):
+        asked.append(batch)
+        return {name: (total * math.nan, count) for name, (total, count) in run.model.losses(batch).items()}
+
+    assert "is not finite" in diagnose(run.model, batch, run.loader, losses)[0] and len(asked) > 1
 
 
 def test_what_was_left_out_stays_counted():

@@ -20,7 +20,7 @@ from mixmodal.board import Room
 from mixmodal.checkpoint import lacks, load_run
 from mixmodal.cluster import MACHINES, Job, estimate, job_of, lines
 from mixmodal.config import Recipe
-from mixmodal.parallel import ALONE, Ranks
+from mixmodal.parallel import ALONE, Ranks, joined
 from mixmodal.train import read_metrics
 
 HERE = Path(__file__).resolve().parent
@@ -268,6 +268,18 @@ def test_more_gpus_take_less_memory_and_time_each_and_a_large_model_is_sharded()
     assert "sharded (--shard)" in told and "does not fit" not in told
     assert "whole model on each" in "\n".join(lines(JOB, "b200", 8, 1000))
     assert "it does not fit: take more GPUs" in "\n".join(lines(JOB, "4090", 2, 1000))
+
+
+def test_a_model_without_a_trunk_is_estimated_and_minutes_decide_the_steps():
+    assert "memory of each" in "\n".join(lines(replace(JOB, depth=0, blocks=0), "b200", 2, 1000))
+    told = "\n".join(lines(JOB, "h100", 8, 1000, minutes=30.0))
+    assert "about 29.9 min for 338 steps" in told
+
+
+def test_shards_want_several_processes(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with pytest.raises(ValueError, match="--shard divides a model among processes, and this is one"), joined(True):
+        pass
 
 
 def test_costs_of_unknown_gpus_and_of_too_few_rows_are_refused():
