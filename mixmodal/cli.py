@@ -117,7 +117,7 @@ class Train:
 
     def _tell(self, chosen: Recipe) -> None:
         from mixmodal.cluster import job_of, lines
-        from mixmodal.prepare import prepare, refuse_shards
+        from mixmodal.prepare import EXAMPLES, prepare, refuse_shards
 
         run = prepare(chosen)
         if self.shard:
@@ -128,7 +128,7 @@ class Train:
                 way = self.shard or None
             except ValueError:
                 way = False
-            job = job_of(run.model, run.recipe)
+            job = job_of(run.model, run.recipe, [run.loader.next(0.999) for _ in range(EXAMPLES)])
             print("\n".join(lines(job, self.gpu, self.gpus, chosen.steps, way, chosen.minutes)))
             return
         for line in run.cost.lines(run.peak, chosen.steps, chosen.minutes, chosen.optim.settle):

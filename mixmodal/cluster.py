@@ -12,7 +12,9 @@ import torch
 
 from mixmodal.compute import cost_of, duration
 from mixmodal.config import Recipe, unknown
+from mixmodal.memory import fleeting_of
 from mixmodal.model import Model
+from mixmodal.sequence import Batch
 
 FP32 = 4
 TO_SPARE = 1.5 * 2**30  # what CUDA, its libraries and fragments take of a GPU
@@ -86,9 +88,9 @@ class Estimate:
         return together + self.moving
 
 
-def job_of(model: Model, recipe: Recipe, dtype: torch.dtype = torch.bfloat16) -> Job:
-    """What a step of a run has to do, its matrix products in `dtype`."""
-    cost = cost_of(model, recipe, dtype)
+def job_of(model: Model, recipe: Recipe, batches: list[Batch], dtype: torch.dtype = torch.bfloat16) -> Job:
+    """What a step of a run on batches like these has to do, its matrix products in `dtype`."""
+    cost = cost_of(model, recipe)
     size = torch.finfo(dtype).bits // 8
     parameters = list(model.parameters())
     groups, muon = model.groups(), recipe.optim.matrices == "muon"
@@ -96,7 +98,6 @@ def job_of(model: Model, recipe: Recipe, dtype: torch.dtype = torch.bfloat16) ->
     learning = sum(p.numel() for p in parameters if p.requires_grad)
     whole = sum(p.numel() for p in parameters)
     average = recipe.optim.average > 0
-    held = FP32 * (whole * (1 + average) + learning * 3)
     settle = min(1.0, recipe.optim.settle)
     return Job(
         parameters=whole,
@@ -108,7 +109,7 @@ def job_of(model: Model, recipe: Recipe, dtype: torch.dtype = torch.bfloat16) ->
         average=average,
         flops=settle * cost.flops + (1 - settle) * cost.settled,
         turning=sum(_turning(*p.shape) for p in turned) * recipe.optim.newton_schulz,
-        moving=cost.bytes - held,
+        moving=max(0.0, fleeting_of(model, recipe, dtype, batches) - FP32 * learning),
         rows=recipe.rows,
         positions=cost.positions,
     )

@@ -15,7 +15,6 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from mixmodal.config import Recipe
-from mixmodal.heads.categorical import WHOLE
 from mixmodal.model import Model
 
 
@@ -50,15 +49,14 @@ class Cost:
         ]
 
 
-def cost_of(model: Model, recipe: Recipe, dtype: torch.dtype) -> Cost:
-    """The cost of a training step of a recipe, attention computed in full.
+def cost_of(model: Model, recipe: Recipe, memory: float = 0.0) -> Cost:
+    """The cost of a training step of a recipe that takes so many bytes of memory, attention computed in full.
 
     Source:  Kaplan et al. 2020 (arXiv:2001.08361): 6 FLOPs per weight and position, forward and backward.
     """
     trunk = model.config.trunk
     named = dict(model.named_parameters())
     parameters = sum(p.numel() for p in named.values())
-    learning = sum(p.numel() for p in named.values() if p.requires_grad)
     matrices = sum(  # each position goes by one expert; what is frozen has no gradient of its own
         p.numel() / (trunk.experts if name.startswith("trunk.blocks.") else 1) * (1 if p.requires_grad else 2 / 3)
         for name, p in named.items()
@@ -69,18 +67,7 @@ def cost_of(model: Model, recipe: Recipe, dtype: torch.dtype) -> Cost:
     within = 6 * positions * (seen + matrices)
     ends = 3 * positions * 0.6 * _at_the_ends(model)
     flops = ends + within * (4 / 3 if recipe.recompute else 1)
-    size = torch.finfo(dtype).bits // 8
-    each = trunk.width * 12 + trunk.mlp_width * 3 + trunk.heads * trunk.head_size * 8
-    once = positions // recipe.accumulate  # these are in memory together
-    kept = 1 if recipe.recompute else trunk.depth  # so many blocks keep what their gradients want
-    activations = once * (kept * each + (trunk.depth * trunk.width if recipe.recompute else 0)) * size
-    scores = 0  # kept by the path "plain" alone
-    if recipe.path == "plain":
-        scores = once * trunk.heads * length * kept * (size + 4)
-    vocabulary = sum(getattr(s.codec, "vocabulary", 0) for s in model.streams.values())
-    logits = min(once // 2 * vocabulary, WHOLE) * 8  # of more, some are made at a time
-    held = 4 * (parameters * (1 + (recipe.optim.average > 0)) + learning * 3)  # a gradient and two moments besides
-    return Cost(parameters, positions, flops, held + activations + scores + logits, ends + within / 3)
+    return Cost(parameters, positions, flops, memory, ends + within / 3)
 
 
 @torch.no_grad()

@@ -18,20 +18,31 @@ WIDE = torch.finfo(torch.float32).bits // 8
 
 
 def memory_of(model: Model, recipe: Recipe, dtype: torch.dtype, batches: list[Batch], device: str = "cpu") -> float:
-    """The bytes of all tensors alive at the peak of a step on the fullest of `batches`.
+    """The bytes of all tensors alive at the peak of a step on the fullest of `batches`."""
+    holes = HOLES[recipe.compile] if device == "cpu" else 1.0
+    return held_of(model, recipe) + holes * fleeting_of(model, recipe, dtype, batches)
 
-    Weights, moments and the trunk's activations are counted from their shapes; what the ends of the streams keep is
+
+def held_of(model: Model, recipe: Recipe) -> float:
+    """The bytes of what stays from step to step: weights, their average and the optimizers' moments."""
+    muon = recipe.optim.matrices == "muon"
+    moments = sum(
+        sum(p.numel() for _, p in named) * (1 if muon and name != "rest" else 2)
+        for name, named in model.groups().items()
+    )
+    return WIDE * (sum(p.numel() for p in model.parameters()) * (1 + (recipe.optim.average > 0)) + moments)
+
+
+def fleeting_of(model: Model, recipe: Recipe, dtype: torch.dtype, batches: list[Batch]) -> float:
+    """The bytes of what comes and goes within a step on the fullest of `batches`, its gradients too.
+
+    The trunk's activations are counted from their shapes; what the ends of the streams keep is
     counted while they run, since a codec or a head may keep anything.
     Limits:  of attention, only the path "plain" is counted with its scores; of blocks, only whole ones. What the
              allocator holds besides was measured on the CPU alone.
     """
     parts = [p for b in batches for p in (split(b, recipe.accumulate, model.blank()) if recipe.accumulate > 1 else [b])]
-    groups, muon = model.groups(), recipe.optim.matrices == "muon"
-    size_of = {name: sum(p.numel() for _, p in named) for name, named in groups.items()}
-    moments = sum(number * (1 if muon and name != "rest" else 2) for name, number in size_of.items())
-    weights = sum(p.numel() for p in model.parameters())
-    gradients = WIDE * sum(size_of.values())
-    held = WIDE * (weights * (1 + (recipe.optim.average > 0)) + moments)
+    gradients = WIDE * sum(p.numel() for named in model.groups().values() for _, p in named)
     trunk, (rows, length) = model.config.trunk, parts[0].shape
     depth, positions, size = trunk.depth, rows * length, torch.finfo(dtype).bits // 8
     each = block_bytes(trunk, rows, length, size, recipe.compile)
@@ -46,10 +57,8 @@ def memory_of(model: Model, recipe: Recipe, dtype: torch.dtype, batches: list[Ba
     ends = max(_kept_by_ends(model, part, dtype, phases) for part in parts)
     model.train()
     if recipe.accumulate > 1:  # the gradients of one part are there while the next runs
-        fleeting = gradients + kept + max(ends, working)
-    else:
-        fleeting = max(kept + max(ends, working), gradients + each + working)
-    return held + fleeting * (HOLES[recipe.compile] if device == "cpu" else 1.0)
+        return gradients + kept + max(ends, working)
+    return max(kept + max(ends, working), gradients + each + working)
 
 
 def block_bytes(

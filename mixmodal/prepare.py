@@ -58,11 +58,10 @@ def prepare(recipe: Recipe, device: str | None = None, ranks: Ranks = ALONE) -> 
     recipe, model, mixture, origin = made(recipe)
     dtype = fast_dtype(device) if recipe.precision == "auto" else getattr(torch, recipe.precision)
     loader = Loader(mixture, model, recipe, ranks)
-    cost = cost_of(model, recipe, dtype)
     model.trunk.recompute = recipe.recompute
     before = loader.state()
     held = memory_of(model, recipe, dtype, [loader.next(0.999) for _ in range(EXAMPLES)], device)
-    cost, first = replace(cost, bytes=held), dict(loader.skipped)
+    cost, first = cost_of(model, recipe, held), dict(loader.skipped)
     loader.load(before)
     loader.first = first
     too_large = int(cost.bytes > 0.9 * memory(device))

@@ -224,7 +224,7 @@ def counted(ranks: Ranks) -> dict[str, list[float]]:
     dist.all_to_all_single, dist.broadcast = exchange, broadcast
     states = sum(t.nbytes for o in optimizers.values() for s in o.state.values() for t in s.values() if t.ndim)
     held = states + sum(p.numel() for p in run.model.parameters()) * 4
-    job = job_of(run.model, recipe, torch.float32)
+    job = job_of(run.model, recipe, [run.loader.next(0.0)], torch.float32)
     totals = ranks.told([sum(sent), held])
     plan = estimate(replace(job, moving=0.0), Machine(1e11, 1e10, 1e9), ranks.count, False)
     packed = 4 * (job.learning * 3 + job.parameters)
@@ -247,7 +247,7 @@ def timed(ranks: Ranks) -> list[float]:
             began = time.perf_counter()
             train_step(run, batch, optimizers)
             spans.append(time.perf_counter() - began)
-        return min(spans[1:]), job_of(run.model, recipe, torch.float32)
+        return min(spans[1:]), job_of(run.model, recipe, [batch], torch.float32)
 
     here, job = seconds(ALONE)  # all at once: the cores are shared, as they are below
     plan = estimate(job, Machine(1.0, 1e10, 1e9, share=1.0), 1, False)

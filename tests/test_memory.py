@@ -67,7 +67,7 @@ def test_a_block_keeps_what_its_shapes_say(options, dtype):
 def test_convolutions_are_counted_at_every_pixel():
     def multiplied(**codec) -> float:
         model = small_model(codec=codec)
-        return cost_of(model, Recipe("r", model.config, {}, rows=1, length=64), torch.float32).flops / (3 * 0.6 * 64)
+        return cost_of(model, Recipe("r", model.config, {}, rows=1, length=64)).flops / (3 * 0.6 * 64)
 
     each = {  # a patch of 4 x 4 on three levels of 4, 8 and 16 features: what is multiplied at its pixels
         "first": 16 * 4 * 9 * 4,

@@ -23,6 +23,7 @@ from mixmodal.codecs.autoencoder import Config
 from mixmodal.designs import showo, tokenizer
 from mixmodal.features import Distance, TrainedFeatures
 from mixmodal.generate import generate
+from mixmodal.judge.costs import step_cost
 from mixmodal.model import Model
 from mixmodal.optim import has_settled, make_optimizers
 from mixmodal.parts import Document, Image, Text
@@ -202,6 +203,11 @@ def test_one_backward_pass_teaches_the_judge_and_the_maker_each_its_own():
         judge.parameters(), torch.autograd.grad((hinge + steep).sum(), list(judge.parameters())), strict=True
     ):
         torch.testing.assert_close(parameter.grad, grad)
+
+
+def test_what_a_judge_costs_is_counted_although_it_takes_a_gradient_within_the_pass():
+    alone, judged = (late(optim=replace(small("vq").optim, settle=settle)) for settle in (0.999, 0.0))
+    assert step_cost(judged).flops > 1.1 * step_cost(alone).flops
 
 
 @pytest.mark.parametrize("side", [1, 2, 9])

@@ -95,7 +95,19 @@ def counter() -> FlopCounterMode:
         torch.ops.mkldnn._linear_pointwise: _linear,
         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     }
-    return FlopCounterMode(display=False, custom_mapping=counted)
+    made = FlopCounterMode(display=False, custom_mapping=counted)
+    made.mod_tracker = _Nowhere()
+    return made
+
+
+class _Nowhere:
+    """No module is told apart: what finds out which one runs cannot bear the gradient within a pass of an adversary."""
+
+    parents = frozenset({"Global"})
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
 
 
 def _linear(x: Any, weight: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
