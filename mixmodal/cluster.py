@@ -155,8 +155,9 @@ def estimate(job: Job, machine: Machine, count: int, shard: bool) -> Estimate:
 
 
 def lines(job: Job, name: str, count: int, steps: int, shard: bool | None = None, minutes: float = 0.0) -> list[str]:
-    """What a person wants to know before renting `count` GPUs; `shard` is chosen by the memory unless given.
+    """What a person wants to know before renting `count` GPUs.
 
+    `shard` is chosen by the memory unless given; False where the model cannot be divided.
     Units:  `minutes` > 0 if they decide how many steps there will be.
     Raises:  ValueError for an unknown GPU, or fewer rows than GPUs.
     """
@@ -168,6 +169,7 @@ def lines(job: Job, name: str, count: int, steps: int, shard: bool | None = None
     room = ROOMY * machine.memory - TO_SPARE
     plain = estimate(job, machine, count, False)
     divided = estimate(job, machine, count, True)
+    refused = shard is False
     if shard is None:
         shard = count > 1 and plain.memory > room
     chosen, one = divided if shard else plain, estimate(job, machine, 1, False)
@@ -184,8 +186,9 @@ def lines(job: Job, name: str, count: int, steps: int, shard: bool | None = None
         f"time                about {duration(chosen.seconds * steps)} for {steps:,} steps",
     ]
     if chosen.memory > room:
-        out.append(f"it does not fit: take more GPUs{'' if shard else ', --shard'}, or a smaller rows x length")
-    elif not shard and divided.memory < room and divided.seconds < 0.8 * plain.seconds:
+        shards = "" if shard or refused else ", --shard"
+        out.append(f"it does not fit: take more GPUs{shards}, or a smaller rows x length")
+    elif not shard and not refused and divided.memory < room and divided.seconds < 0.8 * plain.seconds:
         out.append(f"--shard sends while it computes: {_short(divided.seconds)} a step")
     if chosen.seconds < 0.02:
         out.append("so short a step is spent on launching kernels and loading data, which is not counted here")

@@ -279,7 +279,7 @@ def test_more_gpus_take_less_memory_and_time_each_and_a_large_model_is_sharded()
 def test_a_model_without_a_trunk_is_estimated_and_minutes_decide_the_steps():
     assert "memory of each" in "\n".join(lines(replace(JOB, depth=0, blocks=0), "b200", 2, 1000))
     told = "\n".join(lines(JOB, "h100", 8, 1000, minutes=30.0))
-    assert "about 29.9 min for 338 steps" in told
+    assert "about 29.9 min for 338 steps" in told and "--shard" not in "\n".join(lines(JOB, "4090", 2, 1000, False))
 
 
 def test_shards_want_several_processes(monkeypatch):
