@@ -9,6 +9,7 @@ from typing import Any
 
 from mixmodal.compute import duration
 from mixmodal.judge.intervals import half_width
+from mixmodal.plan import TWIN
 
 COLOURS = (
     *("#2a5db0", "#c2521b", "#2c8a57", "#8a3fa0", "#b08a00", "#0f8f9c", "#c02f5b", "#6b6b74", "#7a5230", "#4a4ae0"),
@@ -87,8 +88,7 @@ def page(result: dict[str, Any]) -> str:
     spent = _flops(amount) if kind == "flops" else f"{amount:,.6g} {kind}"
     seeds, wanted = (", ".join(map(str, result.get(name, result["seeds"]))) for name in ("seeds", "of_seeds"))
     seeds += f" (so far, of {wanted})" if seeds != wanted else ""
-    alone = [f"{twin} learned prose alone, for what {of} spent on it" for twin, of in result["twins"].items()]
-    twin = _safe("; ".join(alone)) + "." * bool(alone)
+    twin = f"{TWIN}ARM learned prose alone, for what ARM spent on it." if result["twins"] else ""
     asked = ", ".join(f"{name} {_flat(value)}" for name, value in result["options"].items() if name != "source")
     made = "".join(f"<tr><td>{_safe(k)}</td><td>{_safe(v)}</td></tr>" for k, v in result["fingerprint"].items())
     return f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{_safe(result["name"])}</title>
