@@ -6,6 +6,7 @@ import base64
 import io
 import json
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from mixmodal.data.mixing import readable
 from mixmodal.data.opening import WORLDS
 from mixmodal.judge.audit import remains
 from mixmodal.judge.costs import sampling_cost
-from mixmodal.judge.suites import Exam, bits_per_byte, examine, questions
+from mixmodal.judge.suites import Exam, bits_per_byte, examine, questions, tuning
 from mixmodal.parts import Document, Image, Text
 from mixmodal.plan import TEST, TUNING
 from mixmodal.stored import Stored
@@ -27,6 +28,7 @@ from mixmodal.train import read_metrics
 if TYPE_CHECKING:
     from mixmodal.plan import Comparison
 
+STRONGEST = 16.0  # guidance that is tried where the best was the strongest so far
 SHOWN = 8
 PRICED = 4  # pictures by which the price of one is measured
 
@@ -36,17 +38,26 @@ def tuned(comparison: Comparison, folder: Path) -> dict[str, Any]:
     loaded, tried = load(folder), []
     if not _draws(loaded):
         return {}
+    comparison = replace(comparison, options={**comparison.options, **tuning(comparison.suite)})
     temperatures = comparison.temperatures if _cooled(loaded, None) else (None,)
-    for weights in _weights(folder):
+
+    def tell(guidance: float, temperature: float | None, weights: str) -> None:
         _put(loaded, folder, _last(folder), weights)
-        for guidance in comparison.guidances:
-            for temperature in temperatures:
-                _cooled(loaded, temperature)
-                scores = _asked(comparison, loaded, {"guidance": guidance}, TUNING, Image.medium)
-                chosen = {"guidance": guidance, "temperature": temperature, "weights": weights}
-                tried.append({**chosen, "score": _drawn(scores)})
-    best = max(tried, key=lambda entry: entry["score"])
+        _cooled(loaded, temperature)
+        scores = _asked(comparison, loaded, {"guidance": guidance}, TUNING, Image.medium)
+        tried.append({"guidance": guidance, "temperature": temperature, "weights": weights, "score": _drawn(scores)})
+
+    for weights, guidance, temperature in product(_weights(folder), comparison.guidances, temperatures):
+        tell(guidance, temperature, weights)
+    best = _foremost(tried)
+    while best["guidance"] == max(entry["guidance"] for entry in tried) < STRONGEST:  # it may be better beyond
+        tell(2 * best["guidance"], best["temperature"], best["weights"])
+        best = _foremost(tried)
     return {**{name: value for name, value in best.items() if name != "score"}, "tried": tried}
+
+
+def _foremost(tried: list[dict[str, Any]]) -> dict[str, Any]:
+    return max(tried, key=lambda entry: entry["score"])
 
 
 def judged(comparison: Comparison, folder: Path, chosen: dict[str, Any], show: bool) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import re
 import shutil
@@ -32,8 +33,21 @@ OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write `data` so that a reader finds the old file or the new one, never a half."""
-    write_text(path, json.dumps(data, indent=1))
+    """Write `data` so that a reader finds the old file or the new one, never a half; what is no number becomes null."""
+    try:
+        text = json.dumps(data, indent=1, allow_nan=False)
+    except ValueError:
+        text = json.dumps(_told(data), indent=1, allow_nan=False)
+    write_text(path, text)
+
+
+def _told(data: Any) -> Any:
+    """Data whose numbers are all finite, or null: JSON knows no others."""
+    if isinstance(data, dict):
+        return {key: _told(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_told(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def read_json(path: Path) -> Any:

@@ -103,6 +103,7 @@ class Compare:
                 question=several if len(self.names) > 1 else f"How good is {self.names[0]}?",
                 arms={name: recipe(known) for name, known in found.items()},
                 budget={"steps": 500},
+                options=dict(comparisons.HELDOUT) if (self.suite or "scenes") in comparisons.LOOK else {},
             )
         if self.suite and self.suite not in suites():
             raise ValueError(unknown(f"suite {self.suite!r}", self.suite, suites()))

@@ -82,12 +82,13 @@ def _arm(comparison: Comparison, plan: dict[str, Any], out: Path, label: str) ->
     if len({run["steps"] for run in trained}) > 1 and told and "minutes" not in comparison.budget:
         raise ValueError(f"the trainings of {label} took {[run['steps'] for run in trained]} steps: want as many each")
     flops = [plan["flops_a_step"] * run["steps"] + plan["flops_of_nets"] for run in trained]
+    positions = plan["rows"] * plan["length"] * plan.get("fill", 1.0) * _mean([run["steps"] for run in trained])
     arm: dict[str, Any] = {
         "recipe": comparison.arms[label].name if label in comparison.arms else label,
         "parameters": plan["parameters"],
         "text_share": plan["text_share"],
-        "words": plan["text_share"] * plan["rows"] * plan["length"] * _mean([run["steps"] for run in trained]),
-        "pictures": plan["pictures"] * plan["rows"] * plan["length"] * _mean([run["steps"] for run in trained]),
+        "words": plan["text_share"] * positions,
+        "pictures": plan["pictures"] * positions,
         "stands_on": names,
         "steps": [run["steps"] for run in trained],
         "flops": flops,
@@ -194,8 +195,8 @@ def _apart(arm: dict[str, Any], other: dict[str, Any], what: str) -> dict[str, A
     for name, score in other["scores"].items():
         if name in arm["scores"] and "half" in score:
             here, there = (dict(zip(of["seeds"], of["scores"][name]["seeds"], strict=True)) for of in (arm, other))
-            if both := [here[seed] - there[seed] for seed in here if seed in there]:
-                out[f"{name}.{what}"] = {"value": _mean(both), "half": half_width(both), "seeds": both}
+            if both := {seed: here[seed] - there[seed] for seed in here if seed in there}:
+                out[f"{name}.{what}"] = _spread(list(both.values())) | {"of": list(both)}
     return out
 
 
@@ -224,8 +225,14 @@ def _over(runs: list[dict[str, Any]]) -> dict[str, Any]:
         if isinstance(first, dict) and "low" in first:
             out[name] = over_seeds(found) | {"seeds": [rate["value"] for rate in found]}
         elif isinstance(first, float):
-            out[name] = {"value": _mean(found), "half": half_width(found), "seeds": found}
+            out[name] = _spread(found)
     return out
+
+
+def _spread(found: list[float]) -> dict[str, Any]:
+    """The mean of numbers with half of its interval, None of a single one, and each of them."""
+    half = half_width(found)
+    return {"value": _mean(found), "half": half if math.isfinite(half) else None, "seeds": found}
 
 
 def _means(entries: list[dict[str, Any]]) -> dict[str, float]:

@@ -163,6 +163,7 @@ def planned(comparison: Comparison, out: Path) -> dict[str, Any]:
         arms[label] = {
             "flops_a_step": cost.flops,
             "flops_of_nets": before,
+            "fill": cost.fill,
             "text_share": held.text_share,
             "pictures": held.pictures,
             "parameters": cost.parameters,
@@ -218,7 +219,7 @@ def _alone(words: Recipe, shape: dict[str, int]) -> dict[str, Any]:
     shape = {key: shape[key] for key in ("length", "rows")}
     cost = step_cost(replace(words, **shape))
     alike = {"flops_of_nets": 0, "text_share": 1.0, "pictures": 0.0}
-    told = {"flops_a_step": cost.flops, **alike, "parameters": cost.parameters}
+    told = {"flops_a_step": cost.flops, "fill": cost.fill, **alike, "parameters": cost.parameters}
     return {**told, "steps": words.steps, **shape}
 
 

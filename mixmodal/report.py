@@ -132,7 +132,7 @@ def verdicts(result: dict[str, Any]) -> list[str]:
             continue
         if len(best["seeds"]) < 2:
             rest = f"; next {order[1]} with {_told(found[order[1]])}. One seed does not tell their order"
-        elif all(math.isfinite(score.get("half", 0.0)) for score in found.values()):
+        elif all(score.get("half", 0.0) is not None for score in found.values()):
             low = _ends(best, sign)[0]
             near = [label for label in order[1:] if _ends(found[label], sign)[1] >= low]
             rest = f"; the intervals of {', '.join(near)} reach into its own" if near else ", apart from all others"
@@ -167,7 +167,8 @@ def _flat(value: Any) -> str:
 def _ahead(arms: dict[str, Any], order: list[str], name: str) -> str:
     """By how much one arm is ahead of another, seed by seed: both were asked the same."""
     (best, other), label = (arms[of]["scores"][name] for of in order), order[1]
-    if arms[order[0]]["seeds"] != arms[label]["seeds"]:  # one of them diverged
+    seeds = [score.get("of", arms[of]["seeds"]) for score, of in zip((best, other), order, strict=True)]
+    if seeds[0] != seeds[1]:  # one of them diverged, or what it is told beside
         return ""
     apart = [a - b for a, b in zip(best["seeds"], other["seeds"], strict=True)]
     middle, half = abs(sum(apart) / len(apart)), half_width(apart)
@@ -180,6 +181,7 @@ def _ahead(arms: dict[str, Any], order: list[str], name: str) -> str:
 def _ends(score: dict[str, Any], sign: int) -> tuple[float, float]:
     """The worse and the better end of an interval."""
     value, half = score["value"], score.get("half", 0.0)
+    half = math.inf if half is None else half
     ends = sorted((sign * score.get("low", value - half), sign * score.get("high", value + half)))
     return ends[0], ends[1]
 
@@ -191,7 +193,7 @@ def _safe(text: Any) -> str:
 def _told(score: dict[str, Any]) -> str:
     if "low" in score:
         return f"{score['value']:.1%} ({score['low']:.0%} to {score['high']:.0%})"
-    return f"{score['value']:.3f}" + (f" ± {score['half']:.3f}" if math.isfinite(score["half"]) else "")
+    return f"{score['value']:.3f}" + ("" if score["half"] is None else f" ± {score['half']:.3f}")
 
 
 def _name(label: str, inks: dict[str, str]) -> str:

@@ -56,6 +56,7 @@ def test_codes_cost_their_entropy_and_what_it_takes_to_learn_it():
 def test_files_and_raw_bytes_hold_pictures_to_the_bit():
     flat = [Document((Image(np.full((32, 32, 3), 7, np.uint8)),))]
     found = audit("flat", flat, {})
+    assert audit("mixed", [Document((Text("words alone"),)), *flat], {}).pictures == 1
     raw, png, webp = found.rows
     assert raw.capacity == 8 * 32 * 32 * 3 and found.bytes == 32 * 32 * 3
     assert 0 < webp.coded < png.coded < 0.1 * raw.capacity and found.least is webp

@@ -13,6 +13,8 @@ import pytest
 import torch
 from PIL import Image
 from tiny import hasten
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mixmodal import appraise, compare, comparisons, prepare
 from mixmodal.collect import collected
@@ -23,7 +25,7 @@ from mixmodal.data.parted import Parted
 from mixmodal.designs import fuyu, lossless
 from mixmodal.guard import NotFinite, Stopped
 from mixmodal.judge import costs, suites
-from mixmodal.judge.costs import fare, sampling_cost, step_cost
+from mixmodal.judge.costs import counter, fare, sampling_cost, step_cost
 from mixmodal.judge.suites import Exam
 from mixmodal.plan import TWIN, Comparison, begin, budget, home, paid, planned, smoke, twins_of
 from mixmodal.recipes import recipe
@@ -379,3 +381,15 @@ def test_a_stop_asks_the_trainings_to_save_and_leaves_signals_as_they_were():
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(5)
     assert stop.value.code == 143 and signal.getsignal(signal.SIGTERM) == before
+
+
+def test_the_gradient_of_attention_is_counted_by_whatever_kernel_it_runs():
+    def counted(*backends) -> int:
+        q = torch.randn(1, 2, 16, 8, requires_grad=True)
+        with sdpa_kernel(list(backends)), counter() as count:
+            F.scaled_dot_product_attention(q, q, q).sum().backward()
+        return count.get_total_flops()
+
+    plain = counted(SDPBackend.MATH)
+    assert plain == 3 * 2 * 2 * 2 * 16 * 16 * 8  # two products, and two gradients of each
+    assert counted(SDPBackend.FLASH_ATTENTION) >= plain

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import math
+
 import pytest
 
-from mixmodal.collect import _reached_by, against, reached
+from mixmodal import appraise
+from mixmodal.checkpoint import write_json
+from mixmodal.collect import _apart, _reached_by, _spread, against, reached
 from mixmodal.judge.intervals import over_seeds, rate
 from mixmodal.plan import Comparison
 from mixmodal.recipes import recipe
@@ -64,3 +69,49 @@ def test_the_time_to_a_rate_is_that_of_its_own_seed():
     point = {"flops": 8.0, "seconds": 30.0, "seconds_of_seeds": [20.0, 40.0], "scores": {"text_to_image.exact": rates}}
     arm = {"curve": [point], "flops_of_nets": 0.0, "seconds_of_nets": [0.0, 10.0]}
     assert [_reached_by(arm, at, 0.25)["seconds"] for at in (0, 1)] == [10.0, 25.0]
+
+
+def test_what_is_told_beside_a_twin_is_paired_by_the_seeds_that_both_have():
+    def arm(seeds, lost=()):
+        kept = [seed for seed in range(3) if seed not in lost]
+        numbers = [seeds[seed] for seed in kept]
+        scores = {"text.bits_per_byte": {"value": sum(numbers) / len(numbers), "half": 0.1, "seeds": numbers}}
+        return {"scores": scores, "text_share": 1.0, "seeds": kept, "diverged": {}}
+
+    arms = {"a": arm([2.0, 2.1, 2.3]), "b": arm([2.2, 2.2, 2.4])}
+    for label, lost in (("a", (1,)), ("b", (2,))):
+        arms[label]["scores"] |= _apart(arms[label], arm([1.9, 1.8, 2.0], lost), "beside")
+    assert [arms[n]["scores"]["text.bits_per_byte.beside"]["of"] for n in "ab"] == [[0, 2], [0, 1]]
+    assert all("seed by seed" not in line for line in verdicts({"arms": arms, "beside": []}) if "twin" in line)
+
+
+def test_numbers_of_one_seed_are_told_without_an_interval_in_json_that_any_reader_takes(tmp_path):
+    assert _spread([2.5]) == {"value": 2.5, "half": None, "seeds": [2.5]}
+    write_json(tmp_path / "a.json", {"a": [math.inf, 1.0, {"b": -math.inf, "c": math.nan, "d": "x"}]})
+    assert (tmp_path / "a.json").read_text("utf8").split() == json.dumps(
+        {"a": [None, 1.0, {"b": None, "c": None, "d": "x"}]}, indent=1
+    ).split()
+
+
+def test_stronger_guidance_is_tried_while_the_strongest_is_the_best(monkeypatch):
+    worth, asked = {1.0: 0.1, 2.0: 0.2, 4.0: 0.3, 8.0: 0.5, 16.0: 0.4}, []
+
+    def told(comparison, loaded, settings, seed, only):
+        asked.append((settings["guidance"], comparison.options["splits"]))
+        return {"text_to_image.exact": {"value": worth[settings["guidance"]]}}
+
+    for name, made in (
+        ("load", lambda folder: None),
+        ("_draws", lambda loaded: True),
+        ("_cooled", lambda loaded, temperature: False),
+        ("_weights", lambda folder: ["weights"]),
+        ("_put", lambda *_: None),
+        ("_last", lambda folder: 0),
+        ("_asked", told),
+        ("_drawn", lambda scores: scores["text_to_image.exact"]["value"]),
+    ):
+        monkeypatch.setattr(appraise, name, made)
+    comparison = Comparison("x", "?", {"lossless": recipe("lossless_two")}, {"steps": 1}, options={"splits": "heldout"})
+    found = appraise.tuned(comparison, None)
+    assert found["guidance"] == 8.0 and [guidance for guidance, _ in asked] == [1.0, 2.0, 4.0, 8.0, 16.0]
+    assert {splits for _, splits in asked} == {"train"}  # what is tuned on is none of the test

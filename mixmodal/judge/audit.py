@@ -133,10 +133,11 @@ def example() -> list[str]:
 
 
 def audit(data: str, documents: list[Document], models: dict[str, tuple[Model, dict[str, Any]]]) -> Audit:
-    """The audit of the first pictures of documents; of each model, its `about` beside it.
+    """The audit of the first pictures of documents that have any; of each model, its `about` beside it.
 
     Raises:  ValueError where there are no pictures, or a model has none; RuntimeError if a coder loses something.
     """
+    documents = [document for document in documents if any(isinstance(part, Image) for part in document.parts)]
     if not documents:
         raise ValueError(f"{data} gave no documents: take data with pictures")
     parts = [picture_of(document) for document in documents]

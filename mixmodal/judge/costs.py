@@ -36,11 +36,13 @@ TIMED = 3  # parts made one after the other, of which the median time is told
 class StepCost:
     """What one step takes on average over a training.
 
-    Units:   `flops` of the products in it (2 a multiplication), encoding and those of the optimizer included.
+    Units:   `flops` of the products in it (2 a multiplication), encoding and those of the optimizer included; `fill` is
+             the share of its positions in which anything stands.
     """
 
     flops: float
     parameters: int
+    fill: float
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ def counter() -> FlopCounterMode:
     counted = {
         torch.ops.mkldnn._linear_pointwise: _linear,
         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _gradient,
     }
     made = FlopCounterMode(display=False, custom_mapping=counted)
     made.mod_tracker = _Nowhere()
@@ -118,18 +121,24 @@ def _attention(q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
     return 2 * math.prod(q[:-1]) * k[-2] * (q[-1] + v[-1])
 
 
+def _gradient(_: Any, q: Any, k: Any, v: Any, *__: Any, **___: Any) -> int:
+    """The scores again, and the gradients of all that they and the values come from."""
+    return 2 * math.prod(q[:-1]) * k[-2] * (3 * q[-1] + 2 * v[-1])
+
+
 def step_cost(recipe: Recipe) -> StepCost:
     """The cost of a step of this recipe, from a few batches of its own data."""
     run = prepare(recipe)
     optimizers = make_optimizers(run.model.groups(), replace(recipe.optim, matrix_rate=0.0, filter_rate=0.0, rate=0.0))
-    flops = []
+    flops, fill = [], []
     for number in range(BATCHES):
         progress = (number + 0.5) / BATCHES
         with counter() as count:
             batch = run.loader.next(progress).to(run.device)
             _step(run, batch, optimizers, has_settled(int(progress * recipe.steps), recipe.steps, recipe.optim))
         flops.append(count.get_total_flops())
-    return StepCost(statistics.fmean(flops), sum(p.numel() for p in run.model.parameters()))
+        fill.append(run.loader.fill)
+    return StepCost(statistics.fmean(flops), sum(p.numel() for p in run.model.parameters()), statistics.fmean(fill))
 
 
 def _step(run: Run, batch: Any, optimizers: dict[str, torch.optim.Optimizer], settled: bool) -> None:

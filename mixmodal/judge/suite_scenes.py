@@ -15,6 +15,7 @@ from mixmodal.judge.scenes import judge
 from mixmodal.judge.suites import Exam
 from mixmodal.parts import Document, Image, Text
 
+TUNED = {"splits": "train"}  # of what is held out some levels have too few for a test and what is tuned on
 NEAREST_OF = 2000  # training scenes among which the nearest is looked for
 
 
@@ -26,7 +27,9 @@ def examine(exam: Exam) -> dict[str, Any]:
     spec.setdefault("kinds", {kind: 1 for kind in ("pair", "groups") if kind in kinds} or dict(kinds))
     scores: dict[str, Any] = {"level": level, "size": spec.get("size", 32), "kinds": spec["kinds"]}
     wanted = spec.pop("splits", "heldout unseen").split()
-    for split, prefix in (("heldout", ""), ("unseen", "unseen_pairs.")):
+    if "train" in wanted and len(wanted) > 1:
+        raise ValueError(f"splits is {' '.join(wanted)}: what was trained on is asked alone")
+    for split, prefix in (("heldout", ""), ("unseen", "unseen_pairs."), ("train", "")):
         if split not in wanted:
             continue
         world = make_source({**spec, "split": split})
@@ -34,6 +37,7 @@ def examine(exam: Exam) -> dict[str, Any]:
         scenes = [world.draw(rng, split) for _ in range(exam.n)]
         captions = [world.caption(scene) for scene in scenes]
         pictures = [world.render(scene) for scene in scenes]
+        scores[f"{prefix}different"] = len(set(captions))  # a level may have fewer meanings than are asked
         if exam.makes(Image.medium):
             scores |= _drawn(exam, captions, pictures, level, prefix)
         if exam.makes(Text.medium):

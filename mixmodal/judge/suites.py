@@ -83,9 +83,10 @@ def examine(suite: str, exam: Exam) -> dict[str, Any]:
     if suite not in suites():
         raise ValueError(unknown(f"suite {suite!r}", suite, suites()))
     began = time.perf_counter()
-    if "splits" in exam.options and not set(str(exam.options["splits"]).split()) <= SPLITS:
+    splits = SPLITS | {tuning(suite).get("splits", "heldout")}
+    if "splits" in exam.options and not set(str(exam.options["splits"]).split()) <= splits:
         raise ValueError(
-            f"splits is {exam.options['splits']!r}: name some of {', '.join(sorted(SPLITS))}, blanks between"
+            f"splits is {exam.options['splits']!r}: name some of {', '.join(sorted(splits))}, blanks between"
         )
     scores = _module(suite).examine(exam)
     if not exam.only:
@@ -98,6 +99,11 @@ def examine(suite: str, exam: Exam) -> dict[str, Any]:
         "seconds": round(time.perf_counter() - began, 1),
         "settings": {key: getattr(exam.settings, key) for key in exam.settings.__dataclass_fields__},
     }
+
+
+def tuning(suite: str) -> dict[str, Any]:
+    """The options with which a suite asks what is none of its test, for who tunes."""
+    return dict(getattr(_module(suite), "TUNED", {}))
 
 
 def questions(suite: str, exam: Exam) -> list[Document]:
