@@ -69,6 +69,10 @@ class TrunkConfig:
             least = 0 if name == "depth" else 1  # tokenizers have no trunk
             if getattr(self, name) < least:
                 raise ValueError(f"model.trunk.{name} is {getattr(self, name)}: want {least} or more")
+        if self.heads % self.kv_heads:
+            raise ValueError(f"model.trunk.heads is {self.heads}: want a multiple of kv_heads, {self.kv_heads}")
+        if self.head_size % 2:
+            raise ValueError(f"model.trunk.head_size is {self.head_size}: places turn pairs of numbers, want it even")
 
     @property
     def value_size(self) -> int:

@@ -192,7 +192,8 @@ def _script(model: Model, request: Request, tracks: list[_Track]) -> Script:
     speaker = model.speaker
     rng = torch.Generator().manual_seed((request.seed * 1_000_003 + request.document.key) % (1 << 63))
     for track in tracks:
-        track.add(tokens(speaker, speaker.codec.begins(request.document.parts), 0.0))
+        seen = [part for part in request.document.parts if part.medium != track.omits]
+        track.add(tokens(speaker, speaker.codec.begins(seen), 0.0))  # in training too, of what is left of a document
     parts, free = list(request.document.parts), request.free
     if not parts:
         parts, free = [MEDIA[speaker.medium]()], free - 1

@@ -32,7 +32,15 @@ class Stream(nn.Module):
         self.objective = objective.build(
             values.options(objective.Config, config.objective, f"{where}.objective"), width
         )
+        apart = config.role != "read" and not getattr(self.objective, "whole", False)
+        if apart and getattr(self.codec, "mixes", False):
+            raise ValueError(
+                f"{where}: what enters at a position tells of its neighbours ({where}.codec.ends), which"
+                f" {config.objective['kind']} is to predict: set ends=0"
+            )
         self.head = None
+        if config.head is None and getattr(self.objective, "asks_head", False) and config.role != "read":
+            raise ValueError(f"{where}.head is missing: {config.objective['kind']} draws position by position from one")
         if config.head is not None:
             head = kind_of("heads", config.head)
             self.head = head.build(values.options(head.Config, config.head, f"{where}.head"), width, self.codec)

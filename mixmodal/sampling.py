@@ -15,7 +15,8 @@ class Settings:
 
     Units:   `guidance` 1 is none; `interval` are the times in which it acts; `max_tokens` bounds one written part,
              in whole blocks where text is made in blocks;
-             `temperature` 0 takes the likeliest, None leaves it to each head.
+             `temperature` 0 takes the likeliest, None leaves it to each head (in which order values are uncovered may
+             be by chance all the same).
     """
 
     steps: int = 25

@@ -3,9 +3,9 @@
 A codec has `encode(part) -> Grid`, `decode(values, grid, part) -> part`, `empty(size) -> Grid`,
 `embed(fields, dtype) -> [N, D]`, `read(hidden_ND, fields) -> prediction`, `coords(grid)`, `fields(grid)`, and
 `blank() -> fields` of one slot that means nothing. Its file has `Config` and `build(config, width)`; a `prepare`
-completes the options from the data before training. It is `lossy` where values that are decoded and encoded become
-others. One that stands on a trained one has it in its option `nets`. For a flow that predicts "asym" it has
-`smoothest(rank)` too, the directions in which its values vary most.
+completes the options from the data before training. It `mixes` where what enters at one position tells of others, and
+is `lossy` where values that are decoded and encoded become others. One that stands on a trained one has it in its
+option `nets`. For a flow that predicts "asym" it has `smoothest(rank)` too, the directions of its greatest variance.
 """
 
 from __future__ import annotations

@@ -145,7 +145,10 @@ class Codec(Patches):
         if config.rank:
             self.into = nn.Parameter(torch.randn(width, config.rank) * config.rank**-0.5)
         self.out = nn.Parameter(torch.zeros(self.size, width))
-        if config.ends:
+        self.mixes = config.ends > 0
+        if self.mixes:
+            if config.patch[0] != 1:
+                raise ValueError(f"codec.ends are nets over one frame, and a patch has {config.patch[0]}: set ends=0")
             levels = min(2, *((side & -side).bit_length() - 1 for side in config.patch[1:]))
             self.coarse = tuple(side >> levels for side in config.patch[1:])  # a patch on the coarsest level
             size = self.coarse[0] * self.coarse[1] * (config.ends << levels)

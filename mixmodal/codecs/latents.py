@@ -47,6 +47,7 @@ class Codec(nn.Module):
         module = kind_of("codecs", config.inner)
         inner = {**config.inner, "channels": self.nets.vector}
         self.inner = module.build(options(module.Config, inner, "codec.inner"), width)
+        self.mixes = getattr(self.inner, "mixes", False)
         self.size, self.embed, self.read = self.inner.size, self.inner.embed, self.inner.read
         self.coords, self.fields, self.blank, self.empty, self.smoothest = (
             self.inner.coords,

@@ -33,6 +33,10 @@ class Head(nn.Module):
 
     def __init__(self, config: Config, width: int, codec: Any) -> None:
         super().__init__()
+        if not hasattr(codec, "sizes") and not hasattr(codec, "vocabulary"):
+            raise ValueError("the head categorical draws numbers, and this codec has continuous values: take denoiser")
+        if config.tied and not hasattr(codec.table, "weight"):
+            raise ValueError("head.tied shares the table of words, and this codec's is none of them: set it to false")
         self.config, self.joint = config, config.joint
         self.single = not hasattr(codec, "sizes")
         self.sizes = (codec.vocabulary,) if self.single else tuple(codec.sizes)

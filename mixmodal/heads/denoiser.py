@@ -36,12 +36,18 @@ class Config:
     steps: int = 20
     temperature: float = 1.0
 
+    def __post_init__(self) -> None:
+        if min(self.copies, self.steps) < 1:
+            raise ValueError(f"head.copies is {self.copies} and head.steps {self.steps}: take 1 or more")
+
 
 class Head(nn.Module):
     """The velocity of noisy values, from them, the time, and the hidden state of their position."""
 
     def __init__(self, config: Config, width: int, codec: Any) -> None:
         super().__init__()
+        if not hasattr(codec, "size"):
+            raise ValueError("the head denoiser draws continuous values, and this codec has numbers: take categorical")
         self.config, self.size, own = config, codec.size, config.width
         draw = lambda rows, columns, scale=1.0: nn.Parameter(torch.randn(rows, columns) * scale * columns**-0.5)  # noqa: E731
         self.values_in, self.hidden_in, self.time_in = draw(own, codec.size), draw(own, width), draw(own, 2 * WAVES)

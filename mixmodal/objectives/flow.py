@@ -59,12 +59,15 @@ class Config:
             raise ValueError(f"time is {self.time!r}: take add, token, or trunk for one that is adaptive")
         if self.known not in ("noisy", "clean"):
             raise ValueError(f"known is {self.known!r}: take noisy or clean")
+        if min(self.copies, self.rounds) < 1:
+            raise ValueError(f"copies is {self.copies} and rounds {self.rounds}: take 1 or more")
 
 
 class Objective(nn.Module):
     """Noisy copies in private two-way groups; the prediction stands where the noise stood."""
 
     needs_copy = True
+    whole = True  # a part stands as a whole, and none of it is hidden from the rest
     nearest = NEAREST
 
     def __init__(self, config: Config, width: int) -> None:

@@ -56,6 +56,8 @@ class Config:
             raise ValueError(f"schedule is {self.schedule!r}: take one of {', '.join(SCHEDULES)}")
         if self.order not in ("sure", "random"):
             raise ValueError(f"order is {self.order!r}: take sure or random")
+        if self.copies < 1 or self.block < 0:
+            raise ValueError(f"copies is {self.copies} and block {self.block}: take 1 or more, and 0 or more")
         if not 0 <= self.least < 1:
             raise ValueError(f"least is {self.least}: take 0, or a share below 1 such as MAR's 0.7")
 
@@ -63,10 +65,12 @@ class Config:
 class Objective(nn.Module):
     """Partly hidden copies in private two-way groups; a value is predicted where it is hidden."""
 
+    asks_head = True
+
     def __init__(self, config: Config, width: int) -> None:
         super().__init__()
         self.config = config
-        self.needs_copy = not config.block  # blocks leave their own behind
+        self.needs_copy = self.whole = not config.block  # blocks leave their own behind
         # Whether the loss bounds the likelihood: where every number of hidden values is as likely.
         self.bounds = config.fair and config.schedule == "linear" and not config.least
         self.kind = nn.Parameter(torch.randn(3, width) * 0.5)
@@ -166,8 +170,6 @@ class Objective(nn.Module):
         hidden = np.ones(count, bool) if grid.known is None else ~grid.known.reshape(count, -1).all(1)
         values, total = grid.values.copy(), int(hidden.sum())
         branches = 2 if ask.guided and settings.guidance != 1 else 1
-        if settings.steps < 1:
-            raise ValueError(f"steps is {settings.steps}: sampling takes at least 1")
         if not total:
             return values
         for step in range(1, settings.steps + 1):

@@ -31,6 +31,7 @@ class Objective(nn.Module):
     """Values one by one, each from the hidden state of the position before."""
 
     needs_copy = False
+    asks_head = True
     exact = True  # each value has a law, given those before: their product is that of the part
 
     def __init__(self, config: Config) -> None:
