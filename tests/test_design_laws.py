@@ -181,3 +181,22 @@ def test_cells_that_do_not_fit_are_refused_in_a_sentence(change, match):
     stream = replace(patches, **{**change, "codec": {**patches.codec, **change.get("codec", {})}})
     with pytest.raises(ValueError, match=match):
         Model(replace(config, streams={**config.streams, "patches": stream}))
+
+
+def test_the_branch_without_words_begins_as_a_document_without_them_was_trained(monkeypatch):
+    model, begun = made("showo"), []
+    codec = model.speaker.codec
+    begins = codec.begins
+
+    def asked(parts):
+        begun.append(([part.medium for part in parts], begins(parts)))
+        return begun[-1][1]
+
+    monkeypatch.setattr(codec, "begins", asked)
+    empty = Image(size=(side(model), side(model)))
+    document = Document((Text("a"), empty, Text("b"), empty), key=1)
+    generate(model, [Request(document, Settings(steps=1, guidance=3.0))])
+    (seen, whole), (left, alone) = begun
+    assert seen == ["text", "image", "text", "image"] and left == ["image", "image"] and whole != alone
+    trained = replace(document, parts=tuple(replace(part, pixels=picture(0, 8, 8).pixels) for part in (empty, empty)))
+    assert alone == codec.begins(trained.parts)
