@@ -115,7 +115,7 @@ def test_the_density_of_the_denoiser_is_the_one_it_was_shown():
         values = 2 + 0.5 * torch.randn(256, 1)
         chance = torch.from_numpy(rng.integers(0, 2**62, 256))
         optimizer.zero_grad()
-        head.loss(hidden, values, chance).mean().backward()
+        head.loss(hidden, values, chance, torch.ones_like(values)).mean().backward()
         optimizer.step()
     head.requires_grad_(False)
     drawn = head.draw([hidden], Settings(guidance=1.0), torch.Generator().manual_seed(0), [])[0]
@@ -200,3 +200,39 @@ def test_the_branch_without_words_begins_as_a_document_without_them_was_trained(
     assert seen == ["text", "image", "text", "image"] and left == ["image", "image"] and whole != alone
     trained = replace(document, parts=tuple(replace(part, pixels=picture(0, 8, 8).pixels) for part in (empty, empty)))
     assert alone == codec.begins(trained.parts)
+
+
+@pytest.mark.parametrize("name", ["mar pixels", "lossless"])
+def test_padding_and_known_values_are_free_of_loss(name):
+    model = made(name)
+    stream = model.writer("image")
+    known = np.zeros((10, 10), bool)
+    known[:3, :5] = True  # the corner of a patch beside a whole one
+    document = Document((replace(picture(0, 10, 10), known=known),), key=1)
+    sequence = model.lay_out(document, np.random.default_rng(0), 0.0)
+    batch = collate([sequence], [[0]], len(sequence), model.blank())
+    targets = batch.slots[stream.name].predict["targets"]
+    at = batch.slots[stream.name].predict_at
+    hidden_ND = torch.randn(len(sequence), model.config.trunk.width)
+    if stream.head is not None:  # which is shown all values, noisy
+        stream.head.velocity = lambda hidden_ND, noisy_NC, time_N: torch.zeros_like(noisy_NC)
+
+    def loss() -> float:
+        ((total, _),) = stream.losses(hidden_ND, batch.slots[stream.name]).values()
+        return float(total.detach())
+
+    grid = stream.codec.encode(document.parts[0])
+    free = ~(grid.counted.astype(bool) & ~grid.known)
+    assert 0 < free.sum() < free.size and len(at) == len(targets)
+    before, moved = loss(), 0
+    whole = [int(np.flatnonzero((grid.values == target.numpy()).all(1))[0]) for target in targets]
+    for number, cell in enumerate(whole):
+        for value in np.flatnonzero(free[cell])[:3]:
+            targets[number, value] += 1
+            moved += loss() != before
+            targets[number, value] -= 1
+        for value in np.flatnonzero(~free[cell])[:1]:
+            targets[number, value] += 1
+            assert loss() != before
+            targets[number, value] -= 1
+    assert not moved

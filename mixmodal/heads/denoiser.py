@@ -71,10 +71,10 @@ class Head(nn.Module):
             x = x + (1 + gate) * F.linear(F.silu(F.linear(h, first.to(kind))), second.to(kind))
         return F.linear(F.rms_norm(x, x.shape[1:]), self.last.to(kind)).float()
 
-    def loss(self, hidden_ND: Tensor, targets_NC: Tensor, chance_N: Tensor) -> Tensor:
-        """Squared error of the velocity, averaged over the values of a position and its noise levels.
+    def loss(self, hidden_ND: Tensor, targets_NC: Tensor, chance_N: Tensor, counted_NC: Tensor) -> Tensor:
+        """Squared error of the velocity, averaged over the values of a position that count and its noise levels.
 
-        Shapes:  [N, D], [N, C], [N] -> [N].
+        Shapes:  [N, D], [N, C], [N], [N, C] -> [N].
         """
         config, count = self.config, len(targets_NC)
         strata = (
@@ -87,7 +87,8 @@ class Head(nn.Module):
         found = self.velocity(
             hidden_ND.repeat_interleave(config.copies, 0), noisy.flatten(0, 1), time.flatten()
         ).view_as(noisy)
-        return (found - (values - noise)).square().mean((1, 2))
+        wrong_NC = (found - (values - noise)).square().mean(1)
+        return (wrong_NC * counted_NC).sum(1) / counted_NC.sum(1).clamp(min=1)
 
     def draw(
         self, branches: list[Tensor], settings: Settings, rng: torch.Generator, banned: list[int]

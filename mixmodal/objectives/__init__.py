@@ -9,6 +9,7 @@ An objective has
 `settled_losses(...)`                              optional: the same where only what reads learns, if that is otherwise
 `sampler(codec, head, grid, ask: Ask)`             a generator: yields Blocks, is sent their hidden states
 `needs_copy`                                       whether a wanted part cannot itself serve as context
+`whole`, `asks_head`                               whether a part stands as one, none of it hidden; draws from a head
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 
 from mixmodal.sampling import Settings
-from mixmodal.sequence import Run
+from mixmodal.sequence import Grid, Run
 
 
 @dataclass(eq=False)
@@ -63,6 +64,17 @@ class Block:
     run: Run
     keep: bool
     branches: int
+
+
+def counted(codec: Any, grid: Grid) -> dict[str, np.ndarray]:
+    """Which values are to be predicted, not padding nor known; nothing for codes, which count whole.
+
+    Shapes:  {"counted": [N, C]} or nothing.
+    """
+    if not codec.blank()["values"].is_floating_point():
+        return {}
+    counts = np.ones(grid.values.shape, np.float32) if grid.counted is None else grid.counted.astype(np.float32)
+    return {"counted": counts if grid.known is None else counts * ~grid.known}
 
 
 def chances(codec: Any, count: int, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:

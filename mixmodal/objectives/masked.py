@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mixmodal.objectives import Ask, Block, Lay, chances
+from mixmodal.objectives import Ask, Block, Lay, chances, counted
 from mixmodal.sequence import Grid, Run
 
 SPREAD = 0.25  # of MAR's law of hidden shares
@@ -106,6 +106,7 @@ class Objective(nn.Module):
                 "targets": grid.values[hidden],
                 "weights": np.full(number, weight, np.float32),
             } | chances(codec, number, lay.rng)
+            run.predict |= {name: counts[hidden] for name, counts in counted(codec, grid).items()}
             runs.append(run)
         return runs
 
@@ -126,8 +127,9 @@ class Objective(nn.Module):
 
     def blank_predict(self, codec: Any) -> dict[str, Tensor]:
         """One prediction of weight 0."""
-        chance = {name: torch.from_numpy(values) for name, values in chances(codec, 1).items()}
-        return {"targets": codec.blank()["values"], "weights": torch.zeros(1)} | chance
+        values = codec.blank()["values"]
+        extra = chances(codec, 1) | counted(codec, Grid(values.numpy(), None, None))
+        return {"targets": values, "weights": torch.zeros(1)} | {n: torch.from_numpy(v) for n, v in extra.items()}
 
     def embed(self, codec: Any, fields: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         """The codec's embedding, of a hidden value that of 0, and the kind of position, which tells them apart.
@@ -138,7 +140,7 @@ class Objective(nn.Module):
 
     def losses(self, codec: Any, head: Any, hidden_ND: Tensor, fields: dict[str, Tensor]) -> dict:
         """Sum and count of the weighted loss of the head at hidden values."""
-        loss_N = head.loss(hidden_ND, fields["targets"], fields.get("chance"))
+        loss_N = head.loss(hidden_ND, fields["targets"], *(fields[n] for n in ("chance", "counted") if n in fields))
         return {"nll": ((loss_N * fields["weights"]).sum(), fields["weights"].sum())}
 
     def sampler(self, codec: Any, head: Any, grid: Grid, ask: Ask) -> Generator[Block, list[Tensor], np.ndarray]:

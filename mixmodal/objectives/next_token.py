@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mixmodal.objectives import Ask, Block, Lay, chances
+from mixmodal.objectives import Ask, Block, Lay, chances, counted
 from mixmodal.scans import ordered, scan
 from mixmodal.sequence import Grid, Run
 
@@ -49,6 +49,7 @@ class Objective(nn.Module):
         if grid.known is not None:
             weights = weights * ~grid.known.reshape(count, -1).all(1)
         run.predict = {"targets": grid.values, "weights": weights} | chances(codec, count, lay.rng)
+        run.predict |= counted(codec, grid)
         return [run]
 
     def show(self, stream: str, codec: Any, grid: Grid, origin: float) -> Run:
@@ -71,8 +72,9 @@ class Objective(nn.Module):
 
     def blank_predict(self, codec: Any) -> dict[str, Tensor]:
         """One prediction of weight 0."""
-        chance = {name: torch.from_numpy(values) for name, values in chances(codec, 1).items()}
-        return {"targets": codec.blank()["values"], "weights": torch.zeros(1)} | chance
+        values = codec.blank()["values"]
+        extra = chances(codec, 1) | counted(codec, Grid(values.numpy(), None, None))
+        return {"targets": values, "weights": torch.zeros(1)} | {n: torch.from_numpy(v) for n, v in extra.items()}
 
     def embed(self, codec: Any, fields: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
         """What the codec embeds.
@@ -83,7 +85,7 @@ class Objective(nn.Module):
 
     def losses(self, codec: Any, head: Any, hidden_ND: Tensor, fields: dict[str, Tensor]) -> dict:
         """Sum and count of the weighted loss of the head: for a categorical one, the cross-entropy."""
-        loss_N = head.loss(hidden_ND, fields["targets"], fields.get("chance"))
+        loss_N = head.loss(hidden_ND, fields["targets"], *(fields[n] for n in ("chance", "counted") if n in fields))
         return {"nll": ((loss_N * fields["weights"]).sum(), fields["weights"].sum())}
 
     def sampler(self, codec: Any, head: Any, grid: Grid, ask: Ask) -> Generator[Block | None, list[Tensor], np.ndarray]:

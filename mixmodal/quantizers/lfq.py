@@ -72,7 +72,7 @@ class LFQ(Quantizer):
         values_ND = torch.where(bits_ND, self.size, -self.size)
         codes_NG = (bits_ND.view(len(z_ND), config.groups, self.each) * self.powers).sum(2)
         losses = {}
-        if self.training and torch.is_grad_enabled():
+        if self.training:
             left = max(0.0, 1 - progress / config.until) if config.until > 0 else 0.0
             weight = config.entropy * (1 + (config.anneal - 1) * left)
             sure, many = self.entropies(z_ND)
