@@ -13,7 +13,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 ARGS ?=
 # A process for each core, four at most; a file's tests stay together, since they share what they trained.
-WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadfile
+WORKERS ?= --numprocesses logical --maxprocesses 4 --dist loadfile
 
 VENV := .venv
 BIN := $(VENV)/bin
