@@ -160,7 +160,7 @@ def find_segments(place: Place) -> tuple[Segment, ...]:
 
 
 def _rule(doc: list, span: list, index: list, private: list, q: int, k: int) -> bool:
-    at = lambda i: Place(doc[i], span[i], index[i], private[i])  # noqa: E731  # numbers: tensors would take 20 times as long
+    at = lambda i: Place(doc[i], span[i], index[i], private[i])  # noqa: E731  # numbers: tensors take far longer
     return bool(visible(at(q), at(k)))
 
 

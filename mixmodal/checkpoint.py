@@ -34,11 +34,7 @@ OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 def write_json(path: Path, data: Any) -> None:
     """Write `data` so that a reader finds the old file or the new one, never a half; what is no number becomes null."""
-    try:
-        text = json.dumps(data, indent=1, allow_nan=False)
-    except ValueError:
-        text = json.dumps(_told(data), indent=1, allow_nan=False)
-    write_text(path, text)
+    write_text(path, json.dumps(_told(data), indent=1, allow_nan=False))
 
 
 def _told(data: Any) -> Any:

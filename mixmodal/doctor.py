@@ -229,7 +229,7 @@ def by_curve(recipe: Recipe, steps: list[dict], folder: Path = FOLDER) -> Findin
     rates = [[phase_share(at, r.steps, r.optim) for at in range(len(steps))] for r in (recipe, named)]
     alike = sum(takewhile(bool, (one == other for one, other in zip(*rates, strict=True))))
     away = distances(curve, {name: [line.get(name) for line in steps[:alike]] for name in curve["losses"]})
-    if not away or min(alike, len(steps)) < 10:
+    if not away or alike < 10:
         few = f"{alike} steps at its rates" if alike < len(steps) else f"too early: {len(steps)} steps"
         return Finding("note", "curve", f"{few}, ten are compared at least")
     allowed = 0.01 if recipe.seed == curve["seed"] else OTHER_SEED

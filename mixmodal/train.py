@@ -94,7 +94,7 @@ def train(
         step, spent, finite = state["step"], state["seconds"], Finite(**state.get("finite", {}))
         (out / "diagnosis.txt").unlink(missing_ok=True)  # if what it tells is still so, it will be told again
         say(f"resumed at step {step:,} after {duration(spent)}")
-        resumed = ({}, {})  # its files are mapped: held, they would keep their room when they are pruned
+        resumed = True  # its files are mapped: held, they would keep their room when they are pruned
         del tensors, state, moved
     track = Track(out, step, say) if ranks.first else Untracked(out, step, say)
     if recipe.compile and (why := compile_trunk(run.model, recipe.path)):
