@@ -10,12 +10,10 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import numpy as np
-
 from mixmodal.data.found import Found, FoundPairs, caption_at
 from mixmodal.data.pairs import unnumbered
-from mixmodal.data.pictures import ENDINGS, PictureError
-from mixmodal.data.places import File, Piece, inside, start_of, walked, why_not
+from mixmodal.data.pictures import ENDINGS
+from mixmodal.data.places import File, Piece, start_of, walked, why_not
 from mixmodal.data.report import one_line, records
 from mixmodal.data.tars import Sample, samples, shards
 
@@ -47,11 +45,6 @@ class _Files(FoundPairs):
     def _folder(self, path: Path) -> Path:
         raise NotImplementedError
 
-    def _pixels(self, index: int) -> np.ndarray:
-        if not inside(self._pairs[index].place.path, self._root):
-            raise PictureError("path leaves the folder")  # a link laid since it was checked
-        return super()._pixels(index)
-
 
 class PictureFolder(_Files):
     """A folder of pictures, with all folders in it, each with a caption beside it: `cat.png` and `cat.txt`.
@@ -79,7 +72,7 @@ class PictureFolder(_Files):
             elif reason := why_not(self._root, name):
                 self.report.add(reason, name)
             elif (caption := self._beside(self._root / name, name)) is not None:
-                yield Found(name, File(self._root / name), caption)
+                yield Found(name, File(self._root / name, self._root), caption)
 
     def why_empty(self) -> str:
         """What a folder should hold."""
@@ -126,7 +119,7 @@ class PairLines(_Files):
             elif reason := why_not(self._root, name):
                 self.report.add(reason, line_name)
             else:
-                yield Found(self._within(name), File(self._root / name), one_line(caption))
+                yield Found(self._within(name), File(self._root / name, self._root), one_line(caption))
 
     def _within(self, name: str) -> str:
         """The name as it is told from the folder, also where a line has all of the path."""

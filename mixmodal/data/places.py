@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol
 
+from mixmodal.data.pictures import PictureError
 from mixmodal.data.report import Report
 
 MOST_BYTES = 128 * 2**20  # of one file before it is decoded
@@ -29,12 +30,18 @@ class Place(Protocol):
 
 @dataclass(frozen=True)
 class File:
-    """A file of its own."""
+    """A file of its own, which may not lie outside `root`: a link may be laid after it was found."""
 
     path: Path
+    root: Path | None = None
 
     def open(self) -> BinaryIO:
-        """A stream of its bytes, from the first."""
+        """A stream of its bytes, from the first.
+
+        Raises: PictureError if it leads out by now.
+        """
+        if self.root is not None and not inside(self.path, self.root):
+            raise PictureError("path leaves the folder")
         return open(self.path, "rb")
 
     def bytes(self) -> int | None:
