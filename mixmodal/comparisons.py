@@ -16,7 +16,7 @@ from mixmodal.designs import fuyu, llava, lossless, showo, small_trunk, transfus
 from mixmodal.judge.suites import suites
 from mixmodal.plan import Comparison, draws, net_of, starts_of, tells
 from mixmodal.recipes import recipe
-from mixmodal.recipes.designs import FLOW
+from mixmodal.recipes.designs import FLOW, RAW
 
 BUDGET = {"flops": 2.5e13}  # about 500 steps of the lossless design, some six minutes of one core
 PROSE = {"kind": "prose", "share": 0.1}
@@ -149,7 +149,7 @@ def tenfold() -> Comparison:
     """
     plain, gau = recipe("lossless_two"), recipe("gau_two")
     fine = replace(plain, rows=8, length=384, model=_raw(4))
-    units = replace(fine, model=lossless.model(gau.model.trunk, patch=(1, 4, 4), flow=FLOW, picture_weight=3.0))
+    units = replace(fine, model=lossless.model(gau.model.trunk, patch=(1, 4, 4), flow=RAW, picture_weight=3.0))
     arms: dict[str, Recipe] = {}
     for what in ("x", "v", "noise"):
         arms[f"unet_{what}"] = _predicting(recipe("unet_two"), what)
@@ -279,13 +279,14 @@ def _placed(model: ModelConfig) -> ModelConfig:
 
 
 def _raw(side: int) -> ModelConfig:
-    return lossless.model(small_trunk(5), patch=(1, side, side), flow=FLOW, picture_weight=3.0)
+    return lossless.model(small_trunk(5), patch=(1, side, side), flow=RAW, picture_weight=3.0)
 
 
 def _predicting(arm: Recipe, what: str) -> Recipe:
     loss = "prediction" if what == "noise" else "velocity"
+    asked = {"prediction": what, "loss": loss, **({} if what == "x" else {"sigma_data": 0.0})}
     streams = {
-        name: replace(stream, objective={**stream.objective, "prediction": what, "loss": loss})
+        name: replace(stream, objective={**stream.objective, **asked})
         if stream.objective["kind"] == "flow" and stream.role != "read"
         else stream
         for name, stream in arm.model.streams.items()

@@ -67,6 +67,16 @@ def mix(clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
     return noise + (clean - noise) * t
 
 
+def expected(noisy: Tensor, t: Tensor, sigma_data: float, noise_scale: float = 1.0) -> Tensor:
+    """The best linear guess of the clean values at time `t`: noise fades to nothing, what is clean stays as it is.
+
+    Units:   `sigma_data` is the standard deviation that clean values are taken to have, about 0.
+    Source:  Wiener 1949; Karras et al. 2022 (arXiv:2206.00364), c_skip of table 1, in this clock.
+    """
+    spread = sigma_data**2
+    return noisy * (t * spread / (t * t * spread + ((1 - t) * noise_scale) ** 2))  # at t = 1 by 1 exactly
+
+
 def to_velocity(
     predicted_NC: Tensor, noisy_NC: Tensor, t_N1: Tensor, prediction: str, *, clamp: float, basis: Tensor | None = None
 ) -> Tensor:

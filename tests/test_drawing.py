@@ -78,6 +78,7 @@ def test_a_picture_is_that_of_the_solver_by_hand_with_each_branch_computed_alone
         {"trunk": {"experts": 2}},
         {"flow": {"time": "token"}},
         {"flow": {"noise_scale": 2.0}},
+        {"flow": {"noise_scale": 2.0, "sigma_data": 0.5}},
         {"trunk": {"long_skips": True, "mlp": "relu2"}},
         {"codec": {"ends": 4}, "flow": {"time": "token"}},
         {"codec": {"box": 8.0, "learned": False}},

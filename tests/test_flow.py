@@ -11,7 +11,7 @@ import torch
 from conftest import mixed_documents, picture, small_model
 
 from mixmodal.generate import Request, generate
-from mixmodal.interpolant import PREDICTIONS, TimeLaw, draw_times, mix, sampling_times, to_velocity
+from mixmodal.interpolant import PREDICTIONS, TimeLaw, draw_times, expected, mix, sampling_times, to_velocity
 from mixmodal.objectives import Ask, Lay
 from mixmodal.objectives.flow import CLEAN, CLOCK, LEVELS, NOISY, Config
 from mixmodal.parts import Document, Image, Text
@@ -288,12 +288,12 @@ def test_the_loss_is_the_slow_obvious_formula_with_padding_and_known_pixels(flow
     assert grid.size == (1, 2, 3) and grid.known[0].all() and not grid.counted.all()
     hidden = torch.randn(6, 64, generator=torch.Generator().manual_seed(1))
     fields = {name: torch.from_numpy(np.asarray(values)) for name, values in runs[0].predict.items()}
-    expected = slow_loss(stream, hidden, grid, runs[0])
-    assert stream.objective.errors(stream.codec, hidden, fields).tolist() == pytest.approx(expected, rel=2e-3, abs=1e-6)
+    wanted = slow_loss(stream, hidden, grid, runs[0])
+    assert stream.objective.errors(stream.codec, hidden, fields).tolist() == pytest.approx(wanted, rel=2e-3, abs=1e-6)
     total, count = stream.objective.losses(stream.codec, None, hidden, fields)["mse"]
     # the first patch is known whole: it neither weighs nor counts
-    assert expected[0] == 0 and float(count) == pytest.approx(5 * 0.25)
-    assert float(total) == pytest.approx(0.25 * sum(expected), rel=2e-3)
+    assert wanted[0] == 0 and float(count) == pytest.approx(5 * 0.25)
+    assert float(total) == pytest.approx(0.25 * sum(wanted), rel=2e-3)
 
 
 @torch.no_grad()
@@ -385,6 +385,42 @@ def test_an_added_time_reaches_every_noisy_value_and_no_clean_one():
             before = stream.objective.embed(stream.codec, fields, torch.float32)
             after = stream.objective.embed(stream.codec, {**fields, "time": fields["time"] - 0.2}, torch.float32)
         assert ((before != after).any(1) == moves).all()
+
+
+def test_what_is_expected_of_noisy_values_is_nearer_to_the_clean_ones_than_any_other_multiple():
+    rng = torch.Generator().manual_seed(0)
+    clean, noise = torch.randn(2, 200_000, generator=rng, dtype=torch.float64)
+    for t in (0.05, 0.4, 0.9):
+        noisy = mix(0.3 * clean, 1.5 * noise, torch.tensor(t))
+        best = float((0.3 * clean * noisy).sum() / noisy.square().sum())
+        found = float(expected(torch.ones(1), torch.tensor(t), 0.3, 1.5))
+        assert found == pytest.approx(best, abs=0.01)
+    ends = expected(torch.tensor([0.7, 0.7]), torch.tensor([0.0, 1.0]), 0.3)
+    assert ends.tolist() == [0, torch.tensor(0.7).item()]  # exactly: what is clean loses nothing
+
+
+@pytest.mark.parametrize("clock", ["add", "token"])
+def test_noisy_values_enter_as_what_is_expected_of_them_and_clean_ones_as_they_are(clock):
+    plain, quiet = (small_model(flow={"time": clock, **more}) for more in ({}, {"sigma_data": 0.3, "noise_scale": 2.0}))
+    for t in (0.0, 0.3, 1.0):
+        stream, grid, runs = laid(plain, picture(0), times=(t,))
+        clean = stream.objective.show(stream.name, stream.codec, grid, 0.0)
+        for run in (runs[0], clean):
+            fields = {name: torch.from_numpy(values) for name, values in run.embed.items()}
+            guess = fields | {"values": expected(fields["values"], fields["time"][:, None], 0.3, 2.0)}
+            with torch.no_grad():
+                entered = quiet.writer("image").objective.embed(quiet.writer("image").codec, fields, torch.float32)
+                wanted = stream.objective.embed(stream.codec, guess, torch.float32)
+                same = torch.equal(entered, stream.objective.embed(stream.codec, fields, torch.float32))
+            assert torch.equal(entered, wanted) and same == (run is clean or t == 1)
+
+
+@pytest.mark.parametrize(
+    "flow", [{"sigma_data": -1.0}, *({"sigma_data": 0.5, "prediction": p} for p in PREDICTIONS[1:])]
+)
+def test_who_predicts_anything_of_the_noise_has_to_be_shown_it(flow):
+    with pytest.raises(ValueError, match="sigma_data is .*: want 0, or more for x alone"):
+        Config(**flow)
 
 
 def test_a_part_that_is_all_known_weighs_nothing_but_breaks_nothing():

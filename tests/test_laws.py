@@ -47,6 +47,7 @@ def close(a, b, scale=None):
         {},
         CONV,
         {"flow": {"time": "token", "prediction": "v"}},
+        {"flow": {"sigma_data": 0.5}},
         {"trunk": {"long_skips": True, "mlp": "relu2", "norm_gain": False}},
         {"trunk": {"adaptive": True}, "flow": {"time": "trunk"}},
         {"trunk": GAU},

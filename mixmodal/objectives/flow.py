@@ -15,7 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from mixmodal.config import unknown
-from mixmodal.interpolant import PREDICTIONS, TimeLaw, draw_times, mix, replaced, sampling_times, to_velocity, waves
+from mixmodal.interpolant import (
+    PREDICTIONS,
+    TimeLaw,
+    draw_times,
+    expected,
+    mix,
+    replaced,
+    sampling_times,
+    to_velocity,
+    waves,
+)
 from mixmodal.objectives import Ask, Block, Lay
 from mixmodal.sampling import guide
 from mixmodal.sequence import Grid, Run
@@ -32,11 +42,14 @@ class Config:
     """Options of flow.
 
     Units:   `clamp` bounds 1 - t from below in the loss weight, `copies` noise levels are trained per part and visit,
-             `noise_scale` is the standard deviation of the noise where the values span [-1, 1]; where some values are
-             `known` they are as "noisy" as the others and each step is taken `rounds` times (Lugmayr et al. 2022,
-             arXiv:2201.09865), which wants no training with any, or "clean" for who trains with them; `rank` is in how
-             many directions, the smoothest of a patch, the prediction "asym" is of the velocity; the error of the
-             `loss` is that of the velocity, or of the prediction itself (of noise, that of Ho et al. 2020).
+             `noise_scale` is the standard deviation of the noise where the values span [-1, 1]; `sigma_data` > 0 is
+             that of the clean values: noisy ones then enter the trunk as their best linear guess of those, so that no
+             noise drowns the words while they alone say what is drawn (for x alone: who predicts anything else must be
+             shown the noise); where some values are `known` they are as "noisy" as the others and each step is taken
+             `rounds` times (Lugmayr et al. 2022, arXiv:2201.09865), which wants no training with any, or "clean" for
+             who trains with them; `rank` is in how many directions, the smoothest of a patch, the prediction "asym" is
+             of the velocity; the error of the `loss` is that of the velocity, or of the prediction itself (of noise,
+             that of Ho et al. 2020).
     """
 
     prediction: str = "x"
@@ -45,6 +58,7 @@ class Config:
     time_law: TimeLaw = field(default_factory=TimeLaw)
     clamp: float = 0.05
     noise_scale: float = 1.0
+    sigma_data: float = 0.0
     copies: int = 1
     time: str = "add"
     rounds: int = 4
@@ -57,6 +71,11 @@ class Config:
             raise ValueError(f"loss is {self.loss!r}: take velocity, or prediction for one that is not asym")
         if self.time not in ("add", "token", "trunk"):
             raise ValueError(f"time is {self.time!r}: take add, token, or trunk for one that is adaptive")
+        if self.sigma_data < 0 or (self.sigma_data > 0 and self.prediction != "x"):
+            raise ValueError(
+                f"sigma_data is {self.sigma_data:g} and prediction {self.prediction!r}: want 0, or more for x alone,"
+                " since who predicts anything of the noise has to be shown it"
+            )
         if self.known not in ("noisy", "clean"):
             raise ValueError(f"known is {self.known!r}: take noisy or clean")
         if min(self.copies, self.rounds) < 1:
@@ -158,7 +177,10 @@ class Objective(nn.Module):
 
         Shapes:  -> [N, D].
         """
-        kind_N = fields["kind"]
+        kind_N, config = fields["kind"], self.config
+        if config.sigma_data:
+            guess = expected(fields["values"], fields["time"][:, None], config.sigma_data, config.noise_scale)
+            fields = fields | {"values": guess}
         x_ND = codec.embed(fields, dtype)
         if self.config.time == "token":
             x_ND = torch.where((kind_N == CLOCK)[:, None], self._clock(fields["time"]), x_ND)

@@ -26,6 +26,7 @@ from mixmodal.designs import (
 CODES, LATENTS = {"from": "recipe:tokenizer_scenes"}, {"from": "recipe:tokenizer_scenes_kl"}
 TWO = {"kind": "scenes", "level": "two"}
 FLOW = {"copies": 4, "clamp": 0.1, "time_law": {"mean": -0.8, "std": 1.2}}
+RAW = {**FLOW, "sigma_data": 1.0}  # without it words steer patches late: docs/experiments.md
 CONTROLLED = {"flow": FLOW, "picture_weight": 3.0}
 
 
@@ -144,7 +145,7 @@ def lossless_two() -> Recipe:
 
 def _lossless(name: str, depth: int = 5, flow: dict[str, Any] | None = None, **trunk: Any) -> Recipe:
     chosen = replace(small_trunk(depth), **trunk)
-    return _recipe(name, lossless.model(chosen, flow={**FLOW, **(flow or {})}, picture_weight=3.0))
+    return _recipe(name, lossless.model(chosen, flow={**RAW, **(flow or {})}, picture_weight=3.0))
 
 
 def asym_two() -> Recipe:
@@ -152,7 +153,7 @@ def asym_two() -> Recipe:
 
     Result:  449 steps (25 TFLOPs, `options`), seed 0, n = 100: 37 and 93 %.
     """
-    return _lossless("asym_two", flow={"prediction": "asym"})
+    return _lossless("asym_two", flow={"prediction": "asym", "sigma_data": 0.0})
 
 
 def unet_two() -> Recipe:
