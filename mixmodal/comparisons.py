@@ -16,7 +16,7 @@ from mixmodal.designs import fuyu, llava, lossless, showo, small_trunk, transfus
 from mixmodal.judge.suites import suites
 from mixmodal.plan import Comparison, draws, net_of, starts_of, tells
 from mixmodal.recipes import recipe
-from mixmodal.recipes.designs import FLOW, RAW
+from mixmodal.recipes.designs import RAW
 
 BUDGET = {"flops": 2.5e13}  # about 500 steps of the lossless design, some six minutes of one core
 PROSE = {"kind": "prose", "share": 0.1}
@@ -310,7 +310,7 @@ def _pictures(
     here = {"sources": {"pictures": look}, "valid": {}, "length": length, "sample_size": size}
     here |= {"steps": steps, "every": steps}
     nets, arms = {"of_kl": replace(latent, name="of_kl", **here)}, {"raw_8": _raw(8), "raw_4": _raw(4)}
-    flow = {**FLOW, "prediction": "v"}
+    flow = {**RAW, "prediction": "x"}  # as raw patches, and better here than velocities
     arms["kl"] = transfusion.model(small_trunk(5), nets={"from": "recipe:of_kl"}, flow=flow, picture_weight=3.0)
     for name, quantizer in quantizers.items():
         pictures = plain.model.streams["pictures"]

@@ -10,7 +10,47 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from mixmodal.compute import fast_dtype
 from mixmodal.config import OptimConfig
+
+
+class Muon(torch.optim.Muon):
+    """Torch's Muon, but for the dtype in which updates are made orthogonal: fp32, where torch has bf16.
+
+    For CPUs that multiply no bf16: there torch's takes four times as long, two fifths of a step of a small model.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        """Move every weight that has a gradient, by the options and the state of torch's own."""
+        for group in self.param_groups:
+            rate, momentum = group["lr"], group["momentum"]
+            for parameter in group["params"]:
+                if (gradient := parameter.grad) is None:
+                    continue
+                held = self.state[parameter]
+                if not held:
+                    held["momentum_buffer"] = torch.zeros_like(gradient)
+                moving = held["momentum_buffer"].lerp_(gradient, 1 - momentum)
+                update = orthogonal(gradient.lerp(moving, momentum), group["ns_coefficients"], group["ns_steps"])
+                parameter.mul_(1 - rate * group["weight_decay"])
+                rows, columns = parameter.shape
+                parameter.add_(update, alpha=-rate * max(1.0, rows / columns) ** 0.5)
+
+
+def orthogonal(update: Tensor, coefficients: tuple[float, float, float], steps: int) -> Tensor:
+    """Nearly the orthogonal matrix that is nearest, by `steps` of Newton and Schulz.
+
+    Shapes:  [rows, columns] -> [rows, columns].
+    Source:  Jordan et al. 2024, Muon.
+    """
+    a, b, c = coefficients
+    x = update.T if len(update) > len(update.T) else update
+    x = x / x.norm().clamp(min=1e-7)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.T if len(update) > len(update.T) else x
 
 
 def make_optimizers(
@@ -27,7 +67,8 @@ def make_optimizers(
             continue
         rate = {"matrices": config.matrix_rate, "filters": config.filter_rate or config.matrix_rate}.get(name)
         if rate is not None and config.matrices == "muon":
-            made[name] = torch.optim.Muon(
+            own = fast_dtype(parameters[0].device.type) != torch.bfloat16
+            made[name] = (Muon if own else torch.optim.Muon)(
                 parameters,
                 lr=rate,
                 weight_decay=config.weight_decay,

@@ -10,8 +10,10 @@ import pytest
 import torch
 from conftest import small_model
 
+from mixmodal import optim
 from mixmodal.config import OptimConfig
 from mixmodal.optim import (
+    Muon,
     PowerAverage,
     has_settled,
     load_state,
@@ -96,6 +98,47 @@ def test_optimizers_go_on_from_their_saved_state_to_the_bit(matrices):
     load_state(after, {name: tensor.clone() for name, tensor in state_of(before).items()})
     stepped(second, after, 3, 3)
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), second.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("shape", [(12, 12), (24, 6), (6, 24)])
+def test_muon_is_torchs_but_for_the_rounding_to_bf16(shape):
+    options = {"lr": 0.1, "weight_decay": 0.2, "momentum": 0.9, "ns_steps": 4}
+    torch.manual_seed(0)
+    ours, theirs = (torch.nn.Parameter(torch.ones(shape)) for _ in range(2))
+    still = torch.nn.Parameter(torch.ones(shape))
+    pairs = ((ours, Muon([ours, still], **options)), (theirs, torch.optim.Muon([theirs], **options)))
+    for step in range(1, 6):
+        gradient = torch.randn(shape)
+        for parameter, optimizer in pairs:
+            parameter.grad = gradient.clone()
+            optimizer.step()
+        apart = float((ours - theirs).detach().norm()) / (
+            0.1 * math.sqrt(min(shape)) * math.sqrt(max(1, shape[0] / shape[1]))
+        )
+        assert 0 < apart < 0.02 * step  # of one update, after `step` of them
+    assert torch.equal(still, torch.ones(shape)) and state_keys(pairs[0][1], ours) == state_keys(pairs[1][1], theirs)
+
+
+def state_keys(optimizer, parameter):
+    return {name: tuple(tensor.shape) for name, tensor in optimizer.state[parameter].items()}
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (24, 8), (8, 24)])
+def test_enough_steps_turn_an_update_into_the_nearest_orthogonal_matrix(shape):
+    torch.manual_seed(0)
+    update = torch.randn(shape, dtype=torch.float64)
+    left, _, right = torch.linalg.svd(update, full_matrices=False)
+    found = optim.orthogonal(
+        update, (1.5, -0.5, 0.0), 60
+    )  # the cubic, which converges where the quintic only comes near
+    assert torch.allclose(found, left @ right, atol=1e-9)
+
+
+@pytest.mark.parametrize(("fast", "own"), [(torch.float32, True), (torch.bfloat16, False)])
+def test_updates_are_turned_in_bf16_only_where_that_is_fast(fast, own, monkeypatch):
+    monkeypatch.setattr(optim, "fast_dtype", lambda device: fast)
+    made = make_optimizers({"matrices": [("a", torch.nn.Parameter(torch.zeros(2, 2)))]}, OptimConfig())
+    assert (type(made["matrices"]) is Muon) == own and isinstance(made["matrices"], torch.optim.Muon)
 
 
 def test_the_average_does_not_care_in_which_order_a_file_gives_its_weights_back():
