@@ -310,7 +310,7 @@ def _pictures(
     here = {"sources": {"pictures": look}, "valid": {}, "length": length, "sample_size": size}
     here |= {"steps": steps, "every": steps}
     nets, arms = {"of_kl": replace(latent, name="of_kl", **here)}, {"raw_8": _raw(8), "raw_4": _raw(4)}
-    flow = {**RAW, "prediction": "x"}  # as raw patches, and better here than velocities
+    flow = {**RAW, "prediction": "x"}  # as raw patches; by velocities one seed drew no more
     arms["kl"] = transfusion.model(small_trunk(5), nets={"from": "recipe:of_kl"}, flow=flow, picture_weight=3.0)
     for name, quantizer in quantizers.items():
         pictures = plain.model.streams["pictures"]

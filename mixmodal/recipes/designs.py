@@ -138,7 +138,7 @@ def mar_pixels_two() -> Recipe:
 def lossless_two() -> Recipe:
     """Lossless: words by next token, raw patches by flow; what the others are compared with.
 
-    Result:  half of its steps, seed 0, n = 100, 407 s: 43 and 97 %; seeds 1 and 2: 51 and 98 % both.
+    Result:  half of its steps, seed 0, n = 100, 5.6 minutes without bf16: 72 and 100 %.
     """
     return _lossless("lossless_two")
 
