@@ -387,6 +387,11 @@ def test_an_added_time_reaches_every_noisy_value_and_no_clean_one():
         assert ((before != after).any(1) == moves).all()
 
 
+def test_what_is_shown_clean_may_not_fade_with_the_noise():
+    with pytest.raises(ValueError, match="would fade with the noise: take noisy, or sigma_data=0"):
+        Config(known="clean", sigma_data=1.0)
+
+
 def test_what_is_expected_of_noisy_values_is_nearer_to_the_clean_ones_than_any_other_multiple():
     rng = torch.Generator().manual_seed(0)
     clean, noise = torch.randn(2, 200_000, generator=rng, dtype=torch.float64)

@@ -78,6 +78,8 @@ class Config:
             )
         if self.known not in ("noisy", "clean"):
             raise ValueError(f"known is {self.known!r}: take noisy or clean")
+        if self.known == "clean" and self.sigma_data:
+            raise ValueError("known is 'clean', and would fade with the noise: take noisy, or sigma_data=0")
         if min(self.copies, self.rounds) < 1:
             raise ValueError(f"copies is {self.copies} and rounds {self.rounds}: take 1 or more")
 
