@@ -1,4 +1,4 @@
-"""Estimated memory against what a process really uses, several runs each in a process of its own."""
+"""Estimated memory against what a process really uses, each run in a process of its own."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ RUNS = {
     "width 512, accumulate 4": [*WIDE, "accumulate=4"],
     "long rows": ["rows=2", "length=1024"],
     "large vocabulary": ["model.streams.text.codec.vocabulary=50000"],
+    "recompute and accumulate": ["accumulate=2", "recompute=true"],
+    "convolutional ends": ["model.streams.patches.codec.ends=16"],
 }
 
 

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import weakref
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from mixmodal.config import Recipe, TrunkConfig
 from mixmodal.model import Model
 from mixmodal.sequence import Batch, split
 
 # What comes and goes within a step leaves holes between what stays: so much more does glibc's allocator hold than the
-# tensors are large, as bench/memory.py measures it. A compiled step comes with fewer and larger pieces.
-HOLES = {False: 1.6, True: 1.3}
+# tensors are large, as bench/memory.py measures it. A compiled step comes with fewer and larger pieces. Giving each
+# piece back at once leaves none, but a step then takes half to twice as long again, since all of it comes anew.
+HOLES = {False: 1.6, True: 1.15}
+AMONG = 1.5  # gradients stay where they came, among what goes: the more of them, the more holes that fit nothing
 WIDE = torch.finfo(torch.float32).bits // 8
 
 
 def memory_of(model: Model, recipe: Recipe, dtype: torch.dtype, batches: list[Batch], device: str = "cpu") -> float:
     """The bytes of all tensors alive at the peak of a step on the fullest of `batches`."""
     holes = HOLES[recipe.compile] if device == "cpu" else 1.0
-    return held_of(model, recipe) + holes * fleeting_of(model, recipe, dtype, batches)
+    return held_of(model, recipe) + holes * fleeting_of(model, recipe, dtype, batches, device)
 
 
 def held_of(model: Model, recipe: Recipe) -> float:
@@ -33,11 +38,11 @@ def held_of(model: Model, recipe: Recipe) -> float:
     return WIDE * (sum(p.numel() for p in model.parameters()) * (1 + (recipe.optim.average > 0)) + moments)
 
 
-def fleeting_of(model: Model, recipe: Recipe, dtype: torch.dtype, batches: list[Batch]) -> float:
+def fleeting_of(model: Model, recipe: Recipe, dtype: torch.dtype, batches: list[Batch], device: str = "cpu") -> float:
     """The bytes of what comes and goes within a step on the fullest of `batches`, its gradients too.
 
     The trunk's activations are counted from their shapes; what the ends of the streams keep is
-    counted while they run, since a codec or a head may keep anything.
+    counted while they run, since a codec or a head may want anything.
     Limits:  of attention, only the path "plain" is counted with its scores; of blocks, only whole ones. What the
              allocator holds besides was measured on the CPU alone.
     """
@@ -52,9 +57,12 @@ def fleeting_of(model: Model, recipe: Recipe, dtype: torch.dtype, batches: list[
     working = 2 * positions * trunk.mlp_width * size
     if recipe.path == "plain":
         working += rows * trunk.heads * length * length * (WIDE + size)
+    if device == "cpu" and not recipe.compile:
+        gradients *= AMONG
+        working += each * recipe.recompute  # what comes again fits in none of the holes that it left
     model.eval()  # what follows the data must not follow examples
     phases = (False, True) if recipe.optim.settle < 1 else (False,)  # before the run has settled, and then
-    ends = max(_kept_by_ends(model, part, dtype, phases) for part in parts)
+    ends = max(_peak_of_ends(model, part, dtype, phases) for part in parts)
     model.train()
     if recipe.accumulate > 1:  # the gradients of one part are there while the next runs
         return gradients + kept + max(ends, working)
@@ -70,7 +78,7 @@ def block_bytes(
     norms and the softmax compute in fp32 too. In fewer bits it keeps its matrices in them besides.
     """
     positions = rows * length
-    scores = rows * trunk.heads * length * length * (2 * size if compiled else WIDE + (size if size < WIDE else 0))
+    scores = rows * trunk.heads * length * length * (WIDE if compiled or size == WIDE else WIDE + size)
     if scores_only:
         return scores
     asked, shown = trunk.heads * trunk.head_size, trunk.kv_heads * trunk.head_size
@@ -105,32 +113,50 @@ def block_bytes(
     return positions * numbers + scores + (matrices * size if size < WIDE else 0)
 
 
-def _kept_by_ends(model: Model, batch: Batch, dtype: torch.dtype, phases: tuple[bool, ...]) -> float:
-    """What streams keep outside the trunk, as they run on `batch` once."""
+def _peak_of_ends(model: Model, batch: Batch, dtype: torch.dtype, phases: tuple[bool, ...]) -> float:
+    """What streams want at once outside the trunk, as they run on `batch` and back."""
     rows, length = batch.shape
-    entering = saved_bytes(model, lambda: model.embed(batch, dtype))
     hidden_ND = torch.zeros(rows * length, model.config.trunk.width, dtype=dtype, requires_grad=True)
-    leaving = 0.0
-    for name, slots in batch.slots.items():
-        stream = model.streams[name]
-        leaving += max(
-            saved_bytes(model, lambda s=stream, at=slots, p=phase: s.losses(hidden_ND, at, p)) for phase in phases
-        )
-    return entering + leaving
+    learned = [p for p in model.parameters() if p.requires_grad]
+    peak = 0.0
+    with torch.enable_grad(), Alive() as alive:
+        entering = model.embed(batch, dtype)
+        for phase in phases:
+            alive.peak = alive.now
+            found = [model.streams[name].losses(hidden_ND, slots, phase) for name, slots in batch.slots.items()]
+            total = sum(loss for losses in found for loss, _ in losses.values())
+            torch.autograd.grad(total, [hidden_ND, *learned], allow_unused=True)
+            peak = max(peak, alive.peak)
+            del found, total
+    del entering
+    return peak
 
 
-def saved_bytes(model: torch.nn.Module, run: Callable[[], object]) -> float:
-    """The bytes that autograd keeps of `run`, parameters left out."""
-    seen: dict[int, int] = {}
-    parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
+class Alive(TorchDispatchMode):
+    """Counts the bytes of the tensors that are made while it is on and not freed yet: `now`, and at their `peak`."""
 
-    def count(kept: Tensor) -> Tensor:
-        storage = kept.untyped_storage()
-        if storage.data_ptr() not in parameters:
-            seen[storage.data_ptr()] = storage.nbytes()
-        return kept
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._known: set[int] = set()
 
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda kept: kept):
-        kept = run()
-    del kept
-    return float(sum(seen.values()))
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for given in tree_leaves((args, kwargs)):
+            self._meet(given, 0)  # what was there before is none of what is counted
+        made = func(*args, **(kwargs or {}))
+        for new in tree_leaves(made):
+            self._meet(new, 1)
+        return made
+
+    def _meet(self, one: object, counted: int) -> None:
+        if not isinstance(one, Tensor) or id(storage := one.untyped_storage()) in self._known:
+            return
+        self._known.add(id(storage))
+        size = counted * storage.nbytes()
+        weakref.finalize(storage, self._forget, id(storage), size)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+
+    def _forget(self, name: int, size: int) -> None:
+        self._known.discard(name)
+        self.now -= size
