@@ -80,7 +80,7 @@ def _otherwise(inner: Recipe, kept: Path) -> str:
     other = values.from_json(Recipe, json.loads(kept.read_text(encoding="utf8")), "recipe")
     here, there = settings(inner), settings(other)
     unlike = [key for key in differing(inner, other) if not str(here[key]).startswith(MARK)]
-    told = ", ".join(f"{key} is {there[key]!r} and not {here[key]!r}" for key in unlike[:3])
+    told = ", ".join(f"{key} is {there.get(key)!r} and not {here[key]!r}" for key in unlike[:3])
     return f"; it is taken as it is, though {told}: move it away to have the recipe's own" if told else ""
 
 

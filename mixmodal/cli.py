@@ -128,6 +128,7 @@ class Train:
                 way = self.shard or None
             except ValueError:
                 way = False
+            run.model.cpu()  # where the batches are
             job = job_of(run.model, run.recipe, [run.loader.next(0.999) for _ in range(EXAMPLES)])
             print("\n".join(lines(job, self.gpu, self.gpus, chosen.steps, way, chosen.minutes)))
             return

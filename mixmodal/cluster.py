@@ -109,7 +109,7 @@ def job_of(model: Model, recipe: Recipe, batches: list[Batch], dtype: torch.dtyp
         average=average,
         flops=settle * cost.flops + (1 - settle) * cost.settled,
         turning=sum(_turning(*p.shape) for p in turned) * recipe.optim.newton_schulz,
-        moving=max(0.0, fleeting_of(model, recipe, dtype, batches) - FP32 * learning),
+        moving=max(0.0, fleeting_of(model, recipe, dtype, batches, "cuda") - FP32 * learning),
         rows=recipe.rows,
         positions=cost.positions,
     )

@@ -145,7 +145,8 @@ def tenfold() -> Comparison:
     Scenes of one object: with two, a U-Net comes to no rate at all within such a budget.
     Rates never fall, and the averaged weights may be taken, so that each point of a curve is a model to be had there.
     Nothing is compiled: a trunk could be, and a U-Net not, and their times would be of unlike things.
-    The error of noise is that of Ho et al. 2020 (arXiv:2006.11239), not the velocity's.
+    The error of noise is that of Ho et al. 2020 (arXiv:2006.11239), not the velocity's. Where x is predicted, noise
+    enters a transformer quietly (`sigma_data`), as only x allows; a U-Net reads the noisy values themselves.
     """
     plain, gau = recipe("lossless_two"), recipe("gau_two")
     fine = replace(plain, rows=8, length=384, model=_raw(4))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -265,6 +266,8 @@ def from_json(wanted: Any, data: Any, where: str = "config") -> Any:
         return origin(from_json(t, item, where) for t, item in zip(each, data, strict=True))
     if wanted is float and isinstance(data, int) and not isinstance(data, bool):
         return float(data)
+    if isinstance(data, float) and not math.isfinite(data):  # JSON could not tell it again
+        raise ValueError(f"{where} is {data}, want a finite number")
     if wanted is int and isinstance(data, float) and data.is_integer():
         return int(data)
     if isinstance(wanted, type) and (not isinstance(data, wanted) or (wanted is int and isinstance(data, bool))):

@@ -17,7 +17,7 @@ from mixmodal import __version__
 from mixmodal.checkpoint import checkpoints, find_model, home_step, lacks
 from mixmodal.compute import fast_dtype, lacks_compiler, measured_peak
 from mixmodal.config import Recipe, from_json
-from mixmodal.curves import FOLDER, OTHER_SEED, curve_of, distances, processor, unlike
+from mixmodal.curves import FOLDER, OTHER_SEED, begins, curve_of, distances, processor, unlike
 from mixmodal.data.named import data_folder
 from mixmodal.optim import phase_share
 from mixmodal.recipes import recipes
@@ -222,7 +222,10 @@ def by_curve(recipe: Recipe, steps: list[dict], folder: Path = FOLDER) -> Findin
     if changed := unlike(curve, named):
         told = f"its recipe changed {', '.join(changed[:4])} since: mixmodal doctor --record {recipe.name}"
         return Finding("note", "curve", told)
-    if (others := unlike(curve, recipe)) or recipe.start:
+    here, there = begins(recipe), begins(named)
+    others = unlike(curve, recipe)  # and options that neither it nor the recipe spells; a codec is completed from data
+    others += [key for key in here if key not in there and key not in curve["settings"] and ".codec." not in key]
+    if others or recipe.start:
         told = "it starts from another model" if recipe.start else f"the run changes {', '.join(others[:4])}"
         return Finding("note", "curve", f"there is none to compare with: {told}")
     # A shorter run lets its rates fall sooner: until then its losses are the same.

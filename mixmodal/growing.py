@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mixmodal.config import ModelConfig, StreamConfig
+from mixmodal.kinds import kind_of
 from mixmodal.model import Model
 
 SWITCHED = ("tasks", "joint")  # options of the speaker that new streams may want
@@ -19,12 +20,20 @@ NOISE = 0.1  # of a new row, in standard deviations of the old ones
 def together(found: ModelConfig, wanted: ModelConfig) -> ModelConfig:
     """The streams of a model that is trained on, with the wanted objectives and weights, and those of media it lacks.
 
-    Its codecs and heads stay. Where there are new streams, the speaker may have to announce tasks, or to share its
-    vocabulary.
-    Raises:  ValueError for a new stream whose time nothing would tell to the trunk.
+    Its codecs and heads stay, and of an objective of the same kind what its weights were shown. Where there are new
+    streams, the speaker may have to announce tasks, or to share its vocabulary.
+    Raises:  ValueError for a new stream whose time nothing would tell to the trunk, and for one of a medium that the
+             model has by another name.
     """
     known = {stream.medium for stream in found.streams.values()}
     new = {name: stream for name, stream in wanted.streams.items() if stream.medium not in known}
+    for name, stream in wanted.streams.items():
+        if name not in found.streams and name not in new:
+            there = [other for other, kept in found.streams.items() if kept.medium == stream.medium]
+            raise ValueError(
+                f"the stream {name} is of {stream.medium}, which the model that training starts from has as"
+                f" {' and '.join(there)}: take a recipe with that stream, or a model without one of {stream.medium}"
+            )
     streams = {name: _taught(stream, wanted.streams.get(name)) for name, stream in found.streams.items()}
     if new and (asked := wanted.streams.get(found.speaker)) is not None:
         old = streams[found.speaker]
@@ -40,7 +49,14 @@ def together(found: ModelConfig, wanted: ModelConfig) -> ModelConfig:
 
 
 def _taught(stream: StreamConfig, wanted: StreamConfig | None) -> StreamConfig:
-    return stream if wanted is None else replace(stream, objective=wanted.objective, weight=wanted.weight)
+    if wanted is None:
+        return stream
+    lasting = getattr(kind_of("objectives", stream.objective), "LASTING", ())
+    objective = dict(wanted.objective)
+    if objective.get("kind") == stream.objective.get("kind"):
+        objective = {option: value for option, value in objective.items() if option not in lasting}
+        objective |= {option: stream.objective[option] for option in lasting if option in stream.objective}
+    return replace(stream, objective=objective, weight=wanted.weight)
 
 
 def _switched_on(had: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:

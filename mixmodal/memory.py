@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from mixmodal.compute import lacks_compiler
 from mixmodal.config import Recipe, TrunkConfig
 from mixmodal.model import Model
 from mixmodal.sequence import Batch, split
@@ -24,7 +25,7 @@ WIDE = torch.finfo(torch.float32).bits // 8
 
 def memory_of(model: Model, recipe: Recipe, dtype: torch.dtype, batches: list[Batch], device: str = "cpu") -> float:
     """The bytes of all tensors alive at the peak of a step on the fullest of `batches`."""
-    holes = HOLES[recipe.compile] if device == "cpu" else 1.0
+    holes = HOLES[_compiled(recipe, device)] if device == "cpu" else 1.0
     return held_of(model, recipe) + holes * fleeting_of(model, recipe, dtype, batches, device)
 
 
@@ -50,23 +51,30 @@ def fleeting_of(model: Model, recipe: Recipe, dtype: torch.dtype, batches: list[
     gradients = WIDE * sum(p.numel() for named in model.groups().values() for _, p in named)
     trunk, (rows, length) = model.config.trunk, parts[0].shape
     depth, positions, size = trunk.depth, rows * length, torch.finfo(dtype).bits // 8
-    each = block_bytes(trunk, rows, length, size, recipe.compile)
+    compiled = _compiled(recipe, device)
+    each = block_bytes(trunk, rows, length, size, compiled)
     if recipe.path != "plain":
-        each -= block_bytes(trunk, rows, length, size, recipe.compile, scores_only=True)
+        each -= block_bytes(trunk, rows, length, size, compiled, scores_only=True)
     kept = depth * positions * trunk.width * size + each if recipe.recompute else depth * each
     working = 2 * positions * trunk.mlp_width * size
     if recipe.path == "plain":
         working += rows * trunk.heads * length * length * (WIDE + size)
-    if device == "cpu" and not recipe.compile:
+    if device == "cpu" and not compiled:
         gradients *= AMONG
         working += each * recipe.recompute  # what comes again fits in none of the holes that it left
     model.eval()  # what follows the data must not follow examples
     phases = (False, True) if recipe.optim.settle < 1 else (False,)  # before the run has settled, and then
-    ends = max(_peak_of_ends(model, part, dtype, phases) for part in parts)
+    fullest = [max(parts, key=lambda part, n=name: len(part.slots[n].predict_at)) for name in parts[0].slots]
+    ends = max(_peak_of_ends(model, part, dtype, phases) for part in {id(part): part for part in fullest}.values())
     model.train()
     if recipe.accumulate > 1:  # the gradients of one part are there while the next runs
         return gradients + kept + max(ends, working)
     return max(kept + max(ends, working), gradients + each + working)
+
+
+def _compiled(recipe: Recipe, device: str) -> bool:
+    """Whether the block will be, which not every run can that asks for it."""
+    return recipe.compile and recipe.path != "segments" and not (device == "cpu" and lacks_compiler())
 
 
 def block_bytes(

@@ -135,7 +135,21 @@ def made(recipe: Recipe) -> tuple[Recipe, Model, Mixture, dict[str, Any]]:
     if began is not None:
         carry_over(began, model, recipe.seed)
     model.load_state_dict(standing, strict=False)
-    return recipe, model, mixture, {name: about[name] for name in ORIGIN if name in about} | origin
+    return (
+        recipe,
+        model,
+        mixture,
+        {name: about[name] for name in ORIGIN if name in about} | _before(recipe, about) | origin,
+    )
+
+
+def _before(recipe: Recipe, about: dict[str, Any]) -> dict[str, Any]:
+    """What the model cost that training starts from, with all before it; nothing where it does not tell."""
+    if not {"steps", "seconds"} <= about.keys():
+        return {}
+    earlier = about.get("before", {"steps": 0, "seconds": 0.0})
+    cost = {name: round(about[name] + earlier[name], 1) for name in ("steps", "seconds")}
+    return {"before": {"start": recipe.start, **cost}}
 
 
 def _standing(recipe: Recipe, had: Container[str]) -> tuple[Recipe, dict[str, Tensor], dict[str, Any]]:

@@ -81,6 +81,7 @@ def test_whole_numbers_and_fractions_turn_into_each_other_where_nothing_is_lost(
         ({"inner": {"count": True}}, r"it\.inner\.count is True, want int"),
         ({"inner": {"number": False}}, r"it\.inner\.number is False, want float"),
         ({"inner": {"number": "x"}}, r"it\.inner\.number is 'x', want float"),
+        ({"inner": {"number": float("inf")}}, r"it\.inner\.number is inf, want a finite number"),
         ({"inner": {"maybe": "x"}}, r"it\.inner\.maybe is 'x', want int \| None"),
         ({"inner": {"pair": [1]}}, r"it\.inner\.pair has 1 entries, want 2"),
         ({"inner": {"pair": 1}}, r"it\.inner\.pair is 1, want a list"),

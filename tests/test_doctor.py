@@ -100,6 +100,10 @@ def test_a_run_is_compared_with_the_curve_of_its_recipe(tmp_path, monkeypatch):
     # Of a shorter run the rates fall sooner, and what it loses from there on says nothing.
     assert told(2.0, steps=9) == ("note", "8 steps at its rates, ten are compared at least")
     assert told(2.0, rows=9) == ("note", "there is none to compare with: the run changes rows")
+    patches = RECIPE.model.streams["patches"]
+    louder = replace(patches, objective={**patches.objective, "sigma_data": 0.5})  # which the recipe does not spell
+    louder = replace(RECIPE.model, streams={**RECIPE.model.streams, "patches": louder})
+    assert told(2.1, model=louder)[1].endswith("the run changes model.streams.patches.objective.sigma_data")
     assert told(2.0, start="runs/a")[1] == "there is none to compare with: it starts from another model"
     assert "none was recorded for other" in told(2.0, name="other")[1]
     (tmp_path / "tiny.json").write_text(json.dumps({**curve, "settings": {"rows": 99}}), "utf8")

@@ -87,6 +87,29 @@ def test_a_model_that_has_all_media_keeps_its_codecs_and_takes_objectives():
     assert streams["patches"].objective["copies"] == 7 and streams["text"].codec == found.streams["text"].codec
 
 
+def test_what_weights_were_shown_stays_when_they_are_trained_on():
+    """Noise that entered quietly goes on to, and loud noise stays loud; of another objective nothing is kept."""
+
+    def flow_of(had: dict, asked: dict) -> dict:
+        found, wanted = (lossless.model(TRUNK, flow=options) for options in (had, asked))
+        return together(found, wanted).streams["patches"].objective
+
+    assert flow_of({}, {"sigma_data": 1.0, "noise_scale": 2.0, "clamp": 0.3}) == {"kind": "flow", "clamp": 0.3}
+    kept = flow_of({"sigma_data": 0.5}, {"copies": 2})
+    assert kept["sigma_data"] == 0.5 and kept["copies"] == 2
+    found = lossless.model(TRUNK, flow={"sigma_data": 0.5})
+    wanted = lossless.model(TRUNK)
+    other = replace(wanted.streams["patches"], objective={"kind": "masked"})
+    wanted = replace(wanted, streams={**wanted.streams, "patches": other})
+    assert together(found, wanted).streams["patches"].objective == {"kind": "masked"}
+
+
+def test_another_stream_of_a_medium_that_is_there_is_refused():
+    latents = importlib.import_module("mixmodal.designs.transfusion").model(TRUNK, **GROWN["transfusion"])
+    with pytest.raises(ValueError, match="the stream latents is of image, which .* has as patches"):
+        together(lossless.model(TRUNK), latents)
+
+
 def test_of_the_speaker_only_what_new_streams_want_is_switched_on():
     text = lossless.model(TRUNK, places=24).streams["text"]
     asked = replace(text, head={"kind": "categorical", "tied": True, "joint": True})

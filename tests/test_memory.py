@@ -16,6 +16,7 @@ import torch
 from conftest import small_model
 from torch import nn
 
+from mixmodal import memory
 from mixmodal.compute import cost_of
 from mixmodal.config import Recipe
 from mixmodal.memory import Alive, block_bytes, fleeting_of
@@ -108,6 +109,23 @@ def test_a_block_keeps_what_its_shapes_say(options, dtype):
     found = saved_bytes(model, lambda: run_block(model.trunk.blocks[0], x, seen, condition))
     expected = block_bytes(model.config.trunk, 2, 64, torch.finfo(dtype).bits // 8, False)
     assert expected == pytest.approx(found, rel=0.15)
+
+
+def test_a_block_that_cannot_be_compiled_is_not_counted_as_one_that_is(monkeypatch):
+    model = small_model()
+    row = model.lay_out(Document((Text("words " * 50),), key=1), np.random.default_rng(0))
+    batch = collate([row], [[0]], len(row), model.blank())
+
+    def foreseen(device: str = "cpu", **options) -> float:
+        recipe = Recipe("r", model.config, {}, rows=1, length=len(row), path="plain", **options)
+        return fleeting_of(model, recipe, torch.float32, [batch], device)
+
+    monkeypatch.setattr(memory, "lacks_compiler", lambda: "")
+    assert foreseen(compile=True) < foreseen(compile=False)
+    monkeypatch.setattr(memory, "lacks_compiler", lambda: "no compiler")
+    assert foreseen(compile=True) == foreseen(compile=False)
+    # The holes of the allocator are the CPU's.
+    assert foreseen("cuda", compile=False, recompute=True) < foreseen(compile=False, recompute=True)
 
 
 def test_convolutions_are_counted_at_every_pixel():

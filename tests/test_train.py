@@ -18,7 +18,7 @@ from mixmodal import train as training
 from mixmodal.chain import trained
 from mixmodal.checkpoint import from_pretrained, load_run
 from mixmodal.clock import Clock, warmed
-from mixmodal.config import Recipe, from_json, to_json
+from mixmodal.config import Recipe, from_json, override, to_json
 from mixmodal.data import make_mixture
 from mixmodal.optim import power_exponent
 from mixmodal.parallel import ALONE
@@ -299,6 +299,11 @@ def test_a_model_is_trained_on_from_a_saved_one(finished, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(run.model.parameters(), saved.parameters(), strict=True))
     folder = train(replace(RECIPE, start=str(finished[0]), steps=2, valid={}), tmp_path / "on", say=quiet)
     assert losses(folder)[0]["text.nll"] < 0.8 * losses(finished[0])[0]["text.nll"]
+    _, about = from_pretrained(folder)
+    _, first = from_pretrained(finished[0])
+    assert about["before"] == {"start": str(finished[0]), "steps": first["steps"], "seconds": first["seconds"]}
+    further = train(replace(RECIPE, start=str(folder), steps=2, valid={}), tmp_path / "further", say=quiet)
+    assert from_pretrained(further)[1]["before"]["steps"] == first["steps"] + 2
     # It was started from a model, and goes on from its own checkpoint.
     train(replace(RECIPE, start="gone", steps=2, valid={}), folder, resume=True, say=quiet)
 
@@ -376,5 +381,9 @@ def test_what_a_recipe_stands_on_is_its_own_and_said_where_it_is_not(finished, t
     assert "taken as it is" not in capsys.readouterr().out
     trained("tiny", finished[0], replace(from_json(Recipe, kept, "recipe"), drop_prompt=0.7))
     assert "drop_prompt is 0.1 and not 0.7" in capsys.readouterr().out
+    capsys.readouterr()
+    newer = override(from_json(Recipe, kept, "recipe"), ["model.streams.patches.objective.sigma_data=0.5"])
+    trained("tiny", finished[0], newer)  # an option that came since
+    assert "sigma_data is None and not 0.5" in capsys.readouterr().out
     with pytest.raises(ValueError, match="holds a model of tiny, and other is wanted"):
         trained("other", finished[0], replace(whole, name="other"))

@@ -9,6 +9,7 @@ An objective has
 `settled_losses(...)`                              optional: the same where only what reads learns, if that is otherwise
 `sampler(codec, head, grid, ask: Ask)`             a generator: yields Blocks, is sent their hidden states
 `needs_copy`                                       whether a wanted part cannot itself serve as context
+`LASTING`, of its module                           optional: options that a model which is trained on keeps as they were
 `whole`, `asks_head`                               whether a part stands as one, none of it hidden; draws from a head
 """
 

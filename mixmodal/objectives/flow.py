@@ -33,6 +33,7 @@ from mixmodal.solvers import SOLVERS
 
 NOISY, CLEAN, CLOCK = 0, 1, 2  # kinds of positions: noisy values, a clean copy, a time token
 LEVELS = 10  # noise levels by which losses are reported
+LASTING = ("sigma_data", "noise_scale")  # options that say what its weights are shown: who trains on keeps them
 NEAREST = 1e-3  # what a sampler divides by at least: its last step shall end where the prediction is
 FIRST = 0.02  # where a sampler begins that predicts noise, which at t = 0 says nothing of the data
 
@@ -45,11 +46,11 @@ class Config:
              `noise_scale` is the standard deviation of the noise where the values span [-1, 1]; `sigma_data` > 0 is
              that of the clean values: noisy ones then enter the trunk as their best linear guess of those, so that no
              noise drowns the words while they alone say what is drawn (for x alone: who predicts anything else must be
-             shown the noise); where some values are `known` they are as "noisy" as the others and each step is taken
-             `rounds` times (Lugmayr et al. 2022, arXiv:2201.09865), which wants no training with any, or "clean" for
-             who trains with them; `rank` is in how many directions, the smoothest of a patch, the prediction "asym" is
-             of the velocity; the error of the `loss` is that of the velocity, or of the prediction itself (of noise,
-             that of Ho et al. 2020).
+             shown the noise; a control reads them itself, as loud as they are); where some values are `known` they are
+             as "noisy" as the others and each step is taken `rounds` times (Lugmayr et al. 2022, arXiv:2201.09865),
+             which wants no training with any, or "clean" for who trains with them; `rank` is in how many directions,
+             the smoothest of a patch, the prediction "asym" is of the velocity; the error of the `loss` is that of the
+             velocity, or of the prediction itself (of noise, that of Ho et al. 2020).
     """
 
     prediction: str = "x"
