@@ -34,6 +34,7 @@ table{border-collapse:collapse;margin:12px 0} td,th{padding:5px 14px 5px 0;text-
 th{font-weight:600;border-bottom:1px solid #ccc} td.n{font-variant-numeric:tabular-nums;white-space:nowrap}
 .grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(150px,1fr));gap:18px}
 .card img{width:100%;image-rendering:pixelated;border:1px solid #ddd;border-radius:4px;display:block}
+.sheet{width:100%;border-bottom:1px solid #ddd}
 .card p{font-size:13.5px;line-height:1.35;margin:6px 0 0} .right{color:#1a7f45}.wrong{color:#b3402a} .dim{color:#6d6d75}
 """
 
@@ -151,6 +152,10 @@ def _page(loaded: Loaded, scores: dict, run: Path, boxed: list) -> str:
         )
         if key in scores
     )
+    way = ""
+    for sheet in sorted((run / "samples").glob("step_*.png")):
+        way += f"<p>After {int(sheet.stem.removeprefix('step_')):,} steps</p>"
+        way += f'<img class="sheet" src="{_uri(Picture.open(sheet))}" alt="">'
     box = "".join(_card(p, [("", prompt)]) for prompt, p in boxed)
     box = f"<h2>The model in the box</h2><div class=grid>{box}</div>" if box else ""
     return f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>mixmodal demo</title>
@@ -161,5 +166,7 @@ def _page(loaded: Loaded, scores: dict, run: Path, boxed: list) -> str:
 pictures, no downloaded weights. Every sentence below is of a combination that never occurred in training.</p>
 <table><tr><th>what</th><th>share [95 % interval], n = {scores["n"]}, one sample each</th></tr>{rows}</table>
 <h2>Drawn from sentences</h2><div class="grid">{"".join(cards)}</div>
-<h2>Written about pictures</h2><div class="grid">{"".join(told_cards)}</div>{box}
+<h2>Written about pictures</h2><div class="grid">{"".join(told_cards)}</div>
+<h2>On the way</h2><p>Sixteen documents that training never shows, always the same: a true picture, and beside it
+what was drawn for its sentence, or below it what was written.</p>{way}{box}
 </body></html>"""

@@ -117,7 +117,9 @@ class Track:
         """Save a sheet of validation documents, each with what the model made of its last part."""
         home = self.folder / "samples"
         home.mkdir(exist_ok=True)
-        sheet(pairs).save(home / f"step_{step:08d}.png")
+        path = home / f"step_{step:08d}.png"
+        sheet(pairs).save(path)
+        tqdm.write(f"step {step:,}  drawn and written: {path}")
 
     def __enter__(self) -> Track:
         return self

@@ -80,7 +80,7 @@ def _recipe(name: str, model: ModelConfig, tasks: dict[str, float] | None = None
         "steps": 1_000,
         "rows": 16,
         "length": 192,
-        "every": 2_000,
+        "every": 500,
         "guidance": 2.0,
     }
     return Recipe(name=name, model=model, **{**kept, **more})

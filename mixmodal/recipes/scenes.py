@@ -42,7 +42,7 @@ def scenes_two() -> Recipe:
         minutes=4.9,
         rows=16,
         length=120,  # a document to draw and one to describe, one sometimes longer
-        every=2_000,
+        every=300,
         guidance=2.0,
     )
 
