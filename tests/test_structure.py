@@ -215,6 +215,23 @@ def test_what_serves_every_design_names_no_medium_and_no_design():
     assert not wrong, "\n".join(wrong)
 
 
+def test_what_is_asked_of_codecs_objectives_and_heads_is_written_where_they_are():
+    """Who adds one finds every attribute that is used where it is there."""
+    written = "".join(ast.get_docstring(SOURCES[Path(floor, "__init__.py")]) for floor in APART)
+    asked = re.compile(r"\b(codec|objective|head|stream\.\w+|kind_of\(.*)$|^s\.(head|codec|objective)$")
+    missing = [
+        f"{path}:{call.lineno} asks {ast.unparse(call.args[0])} for {call.args[1].value}"
+        for path, tree in SOURCES.items()
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call)
+        and getattr(call.func, "id", "") in ("getattr", "hasattr")
+        and isinstance(call.args[1], ast.Constant)
+        and asked.search(ast.unparse(call.args[0]))
+        and not re.search(rf"`{call.args[1].value}\b", written)
+    ]
+    assert not missing, "\n".join(missing)
+
+
 def test_importing_the_package_loads_neither_torch_nor_numpy():
     assert modules_loaded_by("import mixmodal") == []
 

@@ -6,6 +6,15 @@ A codec has `encode(part) -> Grid`, `decode(values, grid, part) -> part`, `empty
 completes the options from the data before training. It `mixes` where what enters at one position tells of others, and
 is `lossy` where values that are decoded and encoded become others. One that stands on a trained one has it in its
 option `nets`. For a flow that predicts "asym" it has `smoothest(rank)` too, the directions of its greatest variance.
+
+Where it has them, these are used:
+`sizes` or `vocabulary`    how many values each number of a code, or a token, may have: what a categorical head draws
+`size`                     how many values a vector has: what a denoiser draws
+`fill`                     the token that stands where a text of a fixed length has ended
+`table_added`, `kept`      rows that were added to a table, which learn, and how many stand before them, which do not
+`rebuilt(part) -> part`    there and back, for who judges what is lost
+`bits`, `embedding_rank()` a position's bits, and the rank of the matrix by which it enters: `info` and `audit` tell
+`moved(ranks, taken)`      of any module: called after each step, for what follows the data without a gradient
 """
 
 from __future__ import annotations

@@ -10,6 +10,12 @@ An objective has
 `sampler(codec, head, grid, ask: Ask)`             a generator: yields Blocks, is sent their hidden states
 `needs_copy`                                       whether a wanted part cannot itself serve as context
 `LASTING`, of its module                           optional: options that a model which is trained on keeps as they were
+`levels(codec, hidden, fields) -> sums, counts`    optional: the loss by level of noise, for the plot of validation
+`velocity(codec, hidden, run, noisy, clamp)`       optional: of an ODE, for a picture's way to noise and back
+`rebuild(codec, part) -> part`                     optional: what there is to see where nothing is drawn (a tokenizer)
+`late`                                             optional: it wants a second phase, after the run has settled
+`clockless`                                        optional: the time is told to the trunk, which must be adaptive
+`exact`, `bounds`                                  its losses are bits that a coder can spend; are no fewer than those
 `whole`, `asks_head`                               whether a part stands as one, none of it hidden; draws from a head
 """
 
