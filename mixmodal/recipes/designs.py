@@ -186,7 +186,7 @@ def gau_two() -> Recipe:
 def experts_two() -> Recipe:
     """Lossless on two experts, one for words and one for patches: twice the weights, as much work.
 
-    Result:  half of its steps, seed 0, n = 100, 7.7 minutes beside other work: 66 and 99 %.
+    Result:  half of its steps, seed 0, n = 100, 7.5 minutes beside other work: 66 and 99 %.
     """
     return _lossless("experts_two", experts=2)
 
@@ -202,7 +202,7 @@ def adaptive_two() -> Recipe:
 def skips_two() -> Recipe:
     """Lossless with long skips.
 
-    Result:  half of its steps, seed 0, n = 100, 8.6 minutes beside other work: 55 and 93 %.
+    Result:  half of its steps, seed 0, n = 100, 8.7 minutes beside other work: 55 and 93 %.
     """
     return _lossless("skips_two", long_skips=True)
 
@@ -218,7 +218,7 @@ def fuyu_two() -> Recipe:
 def llava_two() -> Recipe:
     """LLaVA: pictures through an encoder of two blocks each, words out of a trunk of three.
 
-    Result:  half of its steps, seed 0, n = 100, about 5 minutes: 87 % of captions.
+    Result:  half of its steps, seed 0, n = 100, 5.9 minutes beside other work: 87 % of captions.
     """
     return _recipe("llava_two", llava.model(small_trunk(3), blocks=2), {"describe": 1.0})
 
@@ -242,7 +242,8 @@ def llada_blocks_two() -> Recipe:
 def llamagen_two() -> Recipe:
     """LlamaGen: codes by next token on a caption.
 
-    Result:  half of its steps, seed 0, n = 100, about 7 minutes and 3 for its tokenizer: 45 % of pictures.
+    Result:  half of its steps, seed 0, n = 100, 9.4 minutes beside other work and 4.2 for its tokenizer: 45 % of
+             pictures.
     """
     return _recipe("llamagen_two", llamagen.model(small_trunk(5), nets=CODES), {"draw": 1.0})
 
