@@ -65,7 +65,7 @@ def tokenizer_scenes_kl() -> Recipe:
 def tokenizer_scenes_18() -> Recipe:
     """Scenes of two objects as 8 x 8 codes of 18 bits, in two numbers of nine.
 
-    Result:  not trained yet.
+    Result:  6.1 minutes of one core beside other work, seed 0, n = 100: 29.1 dB.
     """
     quantizer = {"kind": "lfq", "bits": 18, "groups": 2, "entropy": 0.02}
     return _tokenizer("tokenizer_scenes_18", quantizer=quantizer)
@@ -178,7 +178,7 @@ def dit_two() -> Recipe:
 def gau_two() -> Recipe:
     """Lossless on gated attention units, twice as many blocks of half the size.
 
-    Result:  373 steps (25 TFLOPs, `options`), seed 0, n = 100: 0 and 59 %, as it was before noise entered quietly.
+    Result:  half of its steps, seed 0, n = 100, 11.6 minutes beside other work: 11 and 85 %.
     """
     return _lossless("gau_two", 10, block="gau", heads=1, kv_heads=1, head_size=64, mlp_width=384)
 
@@ -251,7 +251,8 @@ def llamagen_two() -> Recipe:
 def maskgit_18_two() -> Recipe:
     """MAGVIT-v2's way: masked codes of 18 bits, in two numbers of nine that are drawn apart, on a caption.
 
-    Result:  not trained yet.
+    Result:  half of its steps, seed 0, n = 100, 12 minutes beside other work and 6.1 for its tokenizer: 54 % of
+             pictures.
     """
     nets = {"from": "recipe:tokenizer_scenes_18"}
     return _recipe("maskgit_18_two", maskgit.model(small_trunk(5), nets=nets, masked={"noise": 4.0}), {"draw": 1.0})
