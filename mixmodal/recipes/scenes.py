@@ -23,7 +23,7 @@ def scenes_two() -> Recipe:
     Single objects in pictures of four patches come first: what words mean is learned there at a fifth of the price.
     Patches enter and leave by plain matrices, noisy ones as what is expected of them; times are near noise until 0.7.
 
-    Result:  two quiet cores without bf16, 4.9 minutes, n = 500: seed 0, 1,077 steps: exact pictures 78.8 %, exact
+    Result:  two quiet cores without bf16, 4.9 minutes, n = 500: seed 0, 1,042 steps: exact pictures 78.8 %, exact
              captions 99.4 %; seed 1, 1,190 steps: 82.2 and 99.6 %; seed 2, 1,127 steps: 83.6 and 99.8 %.
     """
     single = {"kind": "scenes", "level": "two", "size": 16, "kinds": {"single": 1.0}}
