@@ -94,24 +94,24 @@ class Track:
             self.bar.update(step - self.bar.n)
 
     def validation(self, step: int, found: dict) -> None:
-        """Note losses on fixed documents and noise, and plot them by level of noise."""
+        """Plot losses on fixed documents by level of noise, then note them: who finds the line does not do it again."""
         score = found["score"] if math.isfinite(found["score"]) else None
         entry = {"step": step, "valid": found["losses"], "score": score, "levels": found["levels"]}
-        self._write(entry)
-        self._remember(entry)
+        lines = {}
+        for one in [*map(json.loads, self.file.read_text(encoding="utf8").splitlines()), entry]:
+            for name, levels in one.get("levels", {}).items():
+                lines[f"{name} at step {one['step']:,}"] = levels
+        try:
+            if lines:
+                shown = dict(list(lines.items())[-5:])
+                times = [(i + 0.5) / len(levels) for i in range(len(levels))]
+                drawn = plot(shown, times, "time (0 is noise, 1 is data)", "error of velocity")
+                drawn.save(self.folder / "loss_by_noise.png")
+        finally:  # where the disk takes no plot, the line waits
+            self._write(entry)
+            self._remember(entry)
         told = "  ".join(f"{name} {value:.4f}" for name, value in found["losses"].items())
         tqdm.write(f"step {step:,}  validation  {told}")
-        lines = {}
-        for line in self.file.read_text(encoding="utf8").splitlines():
-            entry = json.loads(line)
-            for name, levels in entry.get("levels", {}).items():
-                lines[f"{name} at step {entry['step']:,}"] = levels
-        if lines:
-            shown = dict(list(lines.items())[-5:])
-            times = [(i + 0.5) / len(levels) for i in range(len(levels))]
-            plot(shown, times, "time (0 is noise, 1 is data)", "error of velocity").save(
-                self.folder / "loss_by_noise.png"
-            )
 
     def samples(self, step: int, pairs: list[tuple[Document, Document]]) -> None:
         """Save a sheet of validation documents, each with what the model made of its last part."""

@@ -24,7 +24,7 @@ from mixmodal.optim import power_exponent
 from mixmodal.parallel import ALONE
 from mixmodal.prepare import compile_trunk, prepare
 from mixmodal.recipes import own_data, recipes
-from mixmodal.track import sheet
+from mixmodal.track import Track, sheet
 from mixmodal.train import read_metrics, train
 from mixmodal.watch import sample
 
@@ -306,6 +306,19 @@ def test_a_model_is_trained_on_from_a_saved_one(finished, tmp_path):
     assert from_pretrained(further)[1]["before"]["steps"] == first["steps"] + 2
     # It was started from a model, and goes on from its own checkpoint.
     train(replace(RECIPE, start="gone", steps=2, valid={}), folder, resume=True, say=quiet)
+
+
+def test_the_plot_is_there_before_the_line_that_says_so(tmp_path, monkeypatch):
+    """Killed between the two, a run would go on without it."""
+    track, order = Track(tmp_path, 0, quiet), []
+    monkeypatch.setattr(track, "_write", lambda entry: order.append((tmp_path / "loss_by_noise.png").exists()))
+    found = {"losses": {"patches.mse": 0.5}, "score": 0.5, "levels": {"patches": [0.5, 0.4]}}
+    track.validation(6, found)
+    assert order == [True] and track.watched == {6}
+    monkeypatch.setattr("mixmodal.track.plot", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        track.validation(12, found)
+    assert len(order) == 2 and track.watched == {6, 12}  # noted all the same
 
 
 def test_a_recipe_that_compiles_says_why_where_it_cannot(monkeypatch):
