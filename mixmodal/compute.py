@@ -101,6 +101,15 @@ def keep_freed_memory() -> bool:
         return False
 
 
+def uncompiled(path: str, device: str) -> str:
+    """Why the block cannot be compiled on this attention path and device; nothing where it can."""
+    if path == "segments":
+        return "every batch has segments of its own, and would be compiled anew"
+    if device == "cpu" and (why := lacks_compiler()):
+        return f"{why}; training is slower without"
+    return ""
+
+
 def lacks_compiler() -> str:
     """What is missing on this machine to compile for its processor; nothing where it can."""
     wanted = ("cl",) if os.name == "nt" else ("g++", "clang++")

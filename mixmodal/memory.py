@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mixmodal.compute import lacks_compiler
+from mixmodal.compute import uncompiled
 from mixmodal.config import Recipe, TrunkConfig
 from mixmodal.model import Model
 from mixmodal.sequence import Batch, split
@@ -42,8 +42,8 @@ def held_of(model: Model, recipe: Recipe) -> float:
 def fleeting_of(model: Model, recipe: Recipe, dtype: torch.dtype, batches: list[Batch], device: str = "cpu") -> float:
     """The bytes of what comes and goes within a step on the fullest of `batches`, its gradients too.
 
-    The trunk's activations are counted from their shapes; what the ends of the streams keep is
-    counted while they run, since a codec or a head may want anything.
+    The trunk's activations are counted from their shapes; what the ends of the streams want
+    is counted while they run, there and back, since a codec or a head may want anything.
     Limits:  of attention, only the path "plain" is counted with its scores; of blocks, only whole ones. What the
              allocator holds besides was measured on the CPU alone.
     """
@@ -74,7 +74,7 @@ def fleeting_of(model: Model, recipe: Recipe, dtype: torch.dtype, batches: list[
 
 def _compiled(recipe: Recipe, device: str) -> bool:
     """Whether the block will be, which not every run can that asks for it."""
-    return recipe.compile and recipe.path != "segments" and not (device == "cpu" and lacks_compiler())
+    return recipe.compile and not uncompiled(recipe.path, device)
 
 
 def block_bytes(

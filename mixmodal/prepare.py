@@ -12,7 +12,7 @@ from torch import Tensor
 from mixmodal import config as values
 from mixmodal import foreign_nets
 from mixmodal.checkpoint import from_pretrained
-from mixmodal.compute import Cost, cost_of, fast_dtype, keep_freed_memory, lacks_compiler, measured_peak
+from mixmodal.compute import Cost, cost_of, fast_dtype, keep_freed_memory, measured_peak, uncompiled
 from mixmodal.config import STANDING, Recipe
 from mixmodal.data import make_mixture
 from mixmodal.data.loading import Loader
@@ -118,7 +118,7 @@ def _why_alone(model: Model, mixture: Mixture, ranks: Ranks) -> str:
 
 
 def made(recipe: Recipe) -> tuple[Recipe, Model, Mixture, dict[str, Any]]:
-    """The recipe with its codecs completed from the data, its model, its data, and what binds whoever trains it on."""
+    """The recipe with its codecs completed from the data, its model, its data, and what tells where it came from."""
     mixture = make_mixture(recipe.sources, recipe.seed)
     began, about = None, {}
     if recipe.start:
@@ -135,21 +135,20 @@ def made(recipe: Recipe) -> tuple[Recipe, Model, Mixture, dict[str, Any]]:
     if began is not None:
         carry_over(began, model, recipe.seed)
     model.load_state_dict(standing, strict=False)
-    return (
-        recipe,
-        model,
-        mixture,
-        {name: about[name] for name in ORIGIN if name in about} | _before(recipe, about) | origin,
-    )
+    kept = {name: about[name] for name in ORIGIN if name in about}
+    return recipe, model, mixture, kept | _before(about) | origin
 
 
-def _before(recipe: Recipe, about: dict[str, Any]) -> dict[str, Any]:
-    """What the model cost that training starts from, with all before it; nothing where it does not tell."""
+def _before(about: dict[str, Any]) -> dict[str, Any]:
+    """What the model cost that training starts from, with all before it; nothing where it does not tell.
+
+    It names no folder: who is given the model has none of them.
+    """
     if not {"steps", "seconds"} <= about.keys():
         return {}
     earlier = about.get("before", {"steps": 0, "seconds": 0.0})
     cost = {name: round(about[name] + earlier[name], 1) for name in ("steps", "seconds")}
-    return {"before": {"start": recipe.start, **cost}}
+    return {"before": {"recipe": about.get("recipe", ""), **cost}}
 
 
 def _standing(recipe: Recipe, had: Container[str]) -> tuple[Recipe, dict[str, Tensor], dict[str, Any]]:
@@ -230,9 +229,7 @@ def _complete(recipe: Recipe, mixture) -> values.ModelConfig:
 
 def compile_trunk(model: Model, path: str = "plain") -> str | None:
     """Compile the block, once for all layers; where that cannot be done, the reason."""
-    if path == "segments":
-        return "every batch has segments of its own, and would be compiled anew"
-    if next(model.parameters()).device.type == "cpu" and (why := lacks_compiler()):
-        return f"{why}; training is slower without"
+    if why := uncompiled(path, next(model.parameters()).device.type):
+        return why
     model.trunk.run_block = torch.compile(run_block, dynamic=False)
     return None

@@ -153,7 +153,7 @@ def asym_two() -> Recipe:
 
     Its noise enters as loud as it is, since who predicts a velocity has to be shown it.
     Result:  449 steps (25 TFLOPs, `options`), seed 0, n = 100: 37 and 93 %; `lossless_two` with noise as
-             loud: 37 and 97 %.
+             loud: 37 and 93 %.
     """
     return _lossless("asym_two", flow={"prediction": "asym", "sigma_data": 0.0})
 
