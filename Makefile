@@ -13,7 +13,8 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 ARGS ?=
 # A process for each core, four at most; a file's tests stay together, since they share what they trained.
-WORKERS ?= --numprocesses logical --maxprocesses 4 --dist loadfile
+# One that hangs is ended (pyproject.toml) and not begun again.
+WORKERS ?= --numprocesses logical --maxprocesses 4 --dist loadfile --max-worker-restart 0
 
 VENV := .venv
 BIN := $(VENV)/bin

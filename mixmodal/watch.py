@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 GRID = tuple((i + 0.5) / 10 for i in range(10))  # fixed noise levels of validation
 VALID_DOCUMENTS = 24
 SAMPLED = 16
+TOKENS = 60  # of each text, at most
 
 
 @torch.no_grad()
@@ -85,7 +86,7 @@ def sample(run: Run, recipe: Recipe) -> list[tuple[Document, Document]]:
     requests = [
         Request(
             replace(d.emptied(), key=number),
-            Settings(steps=recipe.steps_sampled, guidance=recipe.guidance, max_tokens=60),
+            Settings(steps=recipe.steps_sampled, guidance=recipe.guidance, max_tokens=TOKENS),
             seed=0,
         )
         for number, d in enumerate(documents)

@@ -73,7 +73,9 @@ def group(count: int, work: Callable[..., None], *given: Any, sharded: bool = Fa
             signal.alarm(PATIENCE)
             code = 0
             try:
-                hasten(pytest.MonkeyPatch())
+                patch = pytest.MonkeyPatch()
+                hasten(patch)
+                patch.setattr("mixmodal.prepare.memory_of", lambda *_: 1e8)  # which others test, and which takes time
                 with joined(sharded, room(home, rank, bells)) as ranks:
                     work(ranks, *given)
             except SystemExit as end:
@@ -165,10 +167,10 @@ def compared(ranks: Ranks, home: Path) -> None:
         words_only = range(ROWS * last // ranks.count, ROWS)  # all that the last rank has
         sharded = [replace(ranks, shard=True)] if recipe.optim.settle == 1 else []
         plain = [ranks, replace(ranks, room=None)] if name != "codes" else []
+        one = moved(recipe, ALONE, words_only) if ranks.first else {}
         for here in (*plain, *sharded):
             many = moved(recipe, here, words_only)
             if ranks.first:
-                one = moved(recipe, ALONE, words_only)
                 kind = ", sharded" if here.shard else "" if here.room else ", sent"
                 found[f"{name}{kind}"] = {
                     "losses": max(abs(one["losses"][n] - many["losses"][n]) for n in one["losses"]),

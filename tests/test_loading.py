@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections import Counter
 from dataclasses import replace
+from multiprocessing.connection import Connection
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from conftest import WORDS, picture, small_model
 from tiny import RECIPE, own_pictures
 
 from mixmodal.data import loading
+from mixmodal.data.ahead import Ahead
 from mixmodal.data.folders import PictureFolder
 from mixmodal.data.loading import Loader, shares_at
 from mixmodal.data.mixing import Draw, Mixture
@@ -208,11 +212,56 @@ def test_a_worker_that_ends_stops_nothing_and_is_told(model):
         for step in range(6):
             assert equal(alone.next(step / 6, (step + 1) / 6), helped.next(step / 6, (step + 1) / 6))
             if step == 2:
-                for process in helped._ahead._pool._processes.values():
+                for process in helped._ahead.processes:
                     process.kill()
     finally:
         helped.close()
     assert helped._ahead.ended and any("laid out documents ended" in line for line in helped.left_out())
+
+
+def test_a_worker_that_ends_amid_what_it_sends_is_seen_to_end_and_the_others_are_let_go(monkeypatch):
+    """As one does that the system ends for want of memory: the rest of its message never comes."""
+    whole, here = Connection._send_bytes, os.getpid()
+
+    def half(self, message):
+        if os.getpid() == here or b"short" not in bytes(message):
+            return whole(self, message)
+        os.write(self.fileno(), (1_000_000).to_bytes(4, "big") + b"the beginning")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(Connection, "_send_bytes", half)
+    ahead = Ahead(lambda draw, progress: "short" if draw.number == 3 else "whole", [], 2)
+    try:
+        draws = [Draw(number, 0, 0, 0, 0) for number in range(12)]
+        for draw in draws:
+            ahead.order(draw, 0.0)
+        taken = [ahead.take(draw, 0.0) for draw in draws]
+        assert taken[3] is None and ahead.ended and set(taken) <= {"whole", None}
+    finally:
+        ahead.close()
+    assert all(process.exitcode is not None for process in ahead.processes)
+
+
+def test_what_goes_wrong_in_a_worker_goes_wrong_here():
+    def raising(draw, progress):
+        raise ValueError(f"draw {draw.number}") if draw.number else Odd("this", "that")
+
+    ahead = Ahead(raising, [], 1)
+    try:
+        for number, expected in ((1, ValueError), (0, TypeError), (2, ValueError)):
+            ahead.order(Draw(number, 0, 0, 0, 0), 0.0)
+            with pytest.raises(expected):
+                ahead.take(Draw(number, 0, 0, 0, 0), 0.0)
+        assert not ahead.ended
+    finally:
+        ahead.close()
+
+
+class Odd(Exception):
+    """One that cannot be made again from what it says."""
+
+    def __init__(self, one, other):
+        super().__init__(one)
 
 
 def test_the_last_step_asks_for_none_that_comes_after(model):

@@ -45,6 +45,7 @@ def hasten(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(prepare, "TOKENIZER_DOCUMENTS", 40)
     patch.setattr(watch, "VALID_DOCUMENTS", 3)
     patch.setattr(watch, "SAMPLED", 4)
+    patch.setattr(watch, "TOKENS", 6)
     patch.setattr(prepare, "measured_peak", lambda *_: 1e11)
 
 
