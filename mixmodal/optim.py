@@ -42,29 +42,15 @@ class Muon(torch.optim.Muon):
 def orthogonal(update: Tensor, coefficients: tuple[float, float, float], steps: int) -> Tensor:
     """Nearly the orthogonal matrix that is nearest, by `steps` of Newton and Schulz.
 
-    Of a matrix at least twice as long as wide only its square of products is iterated: each step multiplies by a
-    polynomial of that square, so all of them together are one small matrix, by which the long one is multiplied once.
-
     Shapes:  [rows, columns] -> [rows, columns].
     Source:  Jordan et al. 2024, Muon.
     """
     a, b, c = coefficients
     x = update.T if len(update) > len(update.T) else update
     x = x / x.norm().clamp(min=1e-7)
-    short, long = x.shape
-    if steps > 1 and long >= 2 * short:
-        gram, all_of_them = x @ x.T, None
-        for left in reversed(range(steps)):
-            one = torch.addmm(gram, gram, gram, beta=b, alpha=c)
-            one.diagonal().add_(a)
-            all_of_them = one if all_of_them is None else one @ all_of_them
-            if left:
-                gram = one @ gram @ one
-        x = all_of_them @ x
-    else:
-        for _ in range(steps):
-            gram = x @ x.T
-            x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.T if len(update) > len(update.T) else x
 
 

@@ -115,9 +115,10 @@ class Ahead:
         until = time.monotonic() + PATIENCE
         for thread, process in zip(self._threads, self.processes, strict=True):
             thread.join(max(0.0, until - time.monotonic()))
-            if thread.is_alive():
+            process.join(max(0.1, until - time.monotonic()))
+            if process.is_alive():
                 process.kill()
-            process.join()
+                process.join()
         self._threads = []
 
     def _serve(self, pipe: Connection) -> None:
