@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections import Counter
 from dataclasses import replace
 from multiprocessing.connection import Connection
@@ -240,6 +241,16 @@ def test_a_worker_that_ends_amid_what_it_sends_is_seen_to_end_and_the_others_are
     finally:
         ahead.close()
     assert all(process.exitcode is not None for process in ahead.processes)
+
+
+def test_a_worker_that_never_comes_back_is_ended_with_the_others(monkeypatch):
+    monkeypatch.setattr("mixmodal.data.ahead.PATIENCE", 0.3)
+    ahead = Ahead(lambda draw, progress: time.sleep(100), [], 1)
+    ahead.order(Draw(0, 0, 0, 0, 0), 0.0)
+    while not ahead._ordered[0, 0.0].running():
+        time.sleep(0.01)
+    ahead.close()
+    assert ahead.processes[0].exitcode == -signal.SIGKILL
 
 
 def test_what_goes_wrong_in_a_worker_goes_wrong_here():

@@ -146,23 +146,17 @@ def test_convolutions_are_counted_at_every_pixel():
     assert multiplied(ends=4) - multiplied() == pytest.approx(2 * wanted)
 
 
+SIZE = ["rows=16", "model.trunk.depth=5"]
 PARTED = ["precision=float32", "accumulate=2", "recompute=true"]
 
 
 @needs_linux
-@pytest.mark.parametrize(
-    "settings",
-    [
-        ["optim.average=0.1"],
-        PARTED,
-        pytest.param([*PARTED, "model.streams.patches.codec.ends=16"], marks=pytest.mark.long),
-    ],
-)
+@pytest.mark.parametrize("settings", [["optim.average=0.1"], PARTED, [*PARTED, "model.streams.patches.codec.ends=16"]])
 def test_the_estimate_is_within_15_percent_of_what_a_process_uses(settings):
     """In a process of its own, since this one has used more before; where the first is off, the median of three."""
     spec = importlib.util.find_spec("mixmodal")
     environment = {**os.environ, "PYTHONPATH": str(Path(spec.origin).parents[1]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(BENCH), "--measure", *settings]
+    command = [sys.executable, str(BENCH), "--measure", *SIZE, *settings]
 
     def found():
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
@@ -170,7 +164,7 @@ def test_the_estimate_is_within_15_percent_of_what_a_process_uses(settings):
         return json.loads(done.stdout.splitlines()[-1])
 
     first = found()
-    used, near = first["used"], pytest.approx(first["estimate"], rel=0.15)
-    if used != near:  # what an allocator holds was seen to differ by a sixth from run to run
+    estimate, used = first["estimate"], first["used"]
+    if estimate != pytest.approx(used, rel=0.15):  # what an allocator holds was seen to differ by a sixth
         used = sorted((used, found()["used"], found()["used"]))[1]
-    assert used == near
+    assert estimate == pytest.approx(used, rel=0.15)

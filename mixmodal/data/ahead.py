@@ -133,9 +133,7 @@ class Ahead:
                     elif order[0].set_running_or_notify_cancel():
                         flying.append(order[0])
                         pipe.send(order[1:])
-            except queue.Empty:
-                pass
-            except OSError:  # it has ended, as what follows finds too
+            except (queue.Empty, OSError):  # no more orders yet; or it has ended, as what follows finds too
                 pass
             if not flying:
                 continue
