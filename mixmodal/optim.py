@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from mixmodal.compute import fast_dtype
 from mixmodal.config import OptimConfig
 
+SQUARES = 3  # steps of Newton and Schulz up to which a square, with half the digits, loses none that count: 3e-6
+
 
 class Muon(torch.optim.Muon):
     """Torch's Muon, but for the dtype in which updates are made orthogonal: fp32, where torch has bf16.
@@ -46,12 +48,29 @@ def orthogonal(update: Tensor, coefficients: tuple[float, float, float], steps: 
     Source:  Jordan et al. 2024, Muon.
     """
     a, b, c = coefficients
-    x = update.T if len(update) > len(update.T) else update
+    high = len(update) > len(update.T)
+    x = update.T if high else update
     x = x / x.norm().clamp(min=1e-7)
-    for _ in range(steps):
-        gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.T if len(update) > len(update.T) else x
+    if steps <= SQUARES and 2 * len(x) <= len(x.T):
+        x = _by_squares(x, coefficients, steps)
+    else:
+        for _ in range(steps):
+            gram = x @ x.T
+            x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.T if high else x
+
+
+def _by_squares(x: Tensor, coefficients: tuple[float, float, float], steps: int) -> Tensor:
+    """The same for a long matrix, by the square of its products with itself: two products with the long one in all."""
+    a, b, c = coefficients
+    gram, turned = x @ x.T, None
+    for step in range(steps):
+        once = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+        once.diagonal().add_(a)
+        turned = once if turned is None else once @ turned
+        if step < steps - 1:
+            gram = once @ gram @ once
+    return turned @ x
 
 
 def make_optimizers(

@@ -100,9 +100,10 @@ def test_optimizers_go_on_from_their_saved_state_to_the_bit(matrices):
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), second.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("steps", [3, 4])  # by the squares of long matrices, and without
 @pytest.mark.parametrize("shape", [(12, 12), (24, 6), (6, 24)])
-def test_muon_is_torchs_but_for_the_rounding_to_bf16(shape):
-    options = {"lr": 0.1, "weight_decay": 0.2, "momentum": 0.9, "ns_steps": 4}
+def test_muon_is_torchs_but_for_the_rounding_to_bf16(shape, steps):
+    options = {"lr": 0.1, "weight_decay": 0.2, "momentum": 0.9, "ns_steps": steps}
     torch.manual_seed(0)
     ours, theirs = (torch.nn.Parameter(torch.ones(shape)) for _ in range(2))
     still = torch.nn.Parameter(torch.ones(shape))
@@ -132,6 +133,22 @@ def test_enough_steps_turn_an_update_into_the_nearest_orthogonal_matrix(shape):
         update, (1.5, -0.5, 0.0), 60
     )  # the cubic, which converges where the quintic only comes near
     assert torch.allclose(found, left @ right, atol=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(32, 96), (96, 32)])
+@pytest.mark.parametrize("smallest", [1e-1, 1e-3, 1e-6])
+def test_squares_lose_no_digit_of_an_update_that_counts(shape, smallest):
+    """Of a matrix with small directions, too, in the fp32 of training: ranks must come to the same weights."""
+    left, right = (torch.linalg.qr(torch.randn(n, 32, dtype=torch.float64))[0] for n in shape)
+    update = left * torch.logspace(0, math.log10(smallest), 32, dtype=torch.float64) @ right.T
+    coefficients = (3.4445, -4.7750, 2.0315)
+    wanted = update / update.norm()
+    for _ in range(optim.SQUARES):
+        gram = wanted @ wanted.T
+        a, b, c = coefficients
+        wanted = a * wanted + (b * gram + c * gram @ gram) @ wanted
+    found = optim.orthogonal(update.float(), coefficients, optim.SQUARES)
+    assert float((found - wanted).norm() / wanted.norm()) < 1e-5
 
 
 @pytest.mark.parametrize(("fast", "own"), [(torch.float32, True), (torch.bfloat16, False)])

@@ -112,7 +112,7 @@ class Objective(nn.Module):
         if grid.known is not None:
             counted = counted * ~grid.known
         weights = np.float32(lay.weight) * counted.any(1)  # what is known whole is free of loss
-        runs = []
+        runs, names = [], list(codec.blank())
         for copy, t in enumerate(times):
             noise = lay.rng.standard_normal(grid.values.shape, np.float32) * np.float32(config.noise_scale)
             run = self.noisy(stream, codec, grid, mix(grid.values, noise, np.float32(t)), float(t))
@@ -120,7 +120,7 @@ class Objective(nn.Module):
             run.private = lay.group + copy
             first = len(run) - len(grid.values)
             run.predict_at = np.arange(first, len(run))
-            run.predict = {name: run.embed[name][first:] for name in codec.blank()} | {
+            run.predict = {name: run.embed[name][first:] for name in names} | {
                 "targets": grid.values,
                 "counted": counted,
                 "time": np.full(len(grid.values), t, np.float32),
