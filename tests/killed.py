@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch._dynamo  # which optimizers load, and which takes seconds
-from tiny import RECIPE, hasten
+from tiny import RECIPE, hasten, unmeasured
 
 from mixmodal import checkpoint, cli
 from mixmodal import train as training
@@ -46,7 +46,7 @@ def forked(folder: Path, meddle: Callable[[], None] = lambda: None) -> int:
     try:
         patch = pytest.MonkeyPatch()
         hasten(patch)
-        patch.setattr("mixmodal.prepare.memory_of", lambda *_: 1e8)  # which others test, and which takes time
+        unmeasured(patch)
         meddle()
         cli.main(["train", str(folder), "--resume"])
     except SystemExit as end:

@@ -25,7 +25,7 @@ import pytest
 import torch
 import torch._dynamo  # which optimizers load, and which takes seconds
 from conftest import picture
-from tiny import RECIPE, hasten, tied
+from tiny import RECIPE, hasten, tied, unmeasured
 from torch import distributed as dist
 
 from mixmodal import checkpoint, cli
@@ -38,7 +38,7 @@ from mixmodal.designs import chameleon, tokenizer
 from mixmodal.optim import has_settled, make_optimizers
 from mixmodal.parallel import ALONE, Ranks, joined
 from mixmodal.parts import Document, Image, Text
-from mixmodal.prepare import Run, prepare
+from mixmodal.prepare import EXAMPLES, Run, prepare
 from mixmodal.sequence import Batch, collate
 from mixmodal.step import train_step
 
@@ -75,7 +75,7 @@ def group(count: int, work: Callable[..., None], *given: Any, sharded: bool = Fa
             try:
                 patch = pytest.MonkeyPatch()
                 hasten(patch)
-                patch.setattr("mixmodal.prepare.memory_of", lambda *_: 1e8)  # which others test, and which takes time
+                unmeasured(patch)
                 with joined(sharded, room(home, rank, bells)) as ranks:
                     work(ranks, *given)
             except SystemExit as end:
@@ -309,7 +309,8 @@ def goes_on(ranks: Ranks, home: Path, name: str, step: int, signals: dict[int, i
 
 
 def alone(ranks: Ranks, folder: Path) -> None:
-    """Train with two processes, as the command line starts them."""
+    """Train with two processes, as the command line starts them; the second is not hastened."""
+    pytest.MonkeyPatch().setattr("mixmodal.prepare.EXAMPLES", EXAMPLES)
     cli.main(["train", str(folder), "--resume", "--processes", "2"])
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 import torch
 from PIL import Image
-from tiny import hasten
+from tiny import hasten, unmeasured
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -83,6 +83,7 @@ def quick():
     """Fewer documents, batches and texts to count and to judge by."""
     with pytest.MonkeyPatch.context() as patch:
         hasten(patch)
+        unmeasured(patch)
         patch.setattr(suites, "PROSE_DOCUMENTS", 4)
         patch.setattr(costs, "BATCHES", 2)
         patch.setattr(appraise, "PRICED", 1)

@@ -15,7 +15,7 @@ from conftest import WORDS, given, mixed_documents, picture
 from safetensors.torch import load_file
 from test_generate import asked, identical, same
 from test_laws import close, gradients, laid
-from tiny import RECIPE, hasten, quiet
+from tiny import RECIPE, hasten, quiet, unmeasured
 
 from mixmodal import chain, designs
 from mixmodal.api import load
@@ -414,6 +414,7 @@ def test_a_design_trains_and_stopped_and_resumed_is_never_stopped_to_the_bit(cel
     parts = shutil.copytree(whole, tmp_path / "parts")  # as a kill after step 2 would leave it
     for later in (parts / "checkpoints/step_00000004", parts / "model"):
         shutil.rmtree(later)
+    unmeasured(monkeypatch)
     train(recipe_of(cell), parts, resume=True, say=quiet)
     one, two = (load_file(run / "model/model.safetensors") for run in (whole, parts))
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)

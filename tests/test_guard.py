@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import SafetensorError
-from tiny import RECIPE, hasten, quiet
+from tiny import RECIPE, hasten, quiet, unmeasured
 
 from mixmodal import checkpoint, data, track
 from mixmodal import train as training
@@ -29,7 +29,7 @@ from mixmodal.diagnosis import diagnose
 from mixmodal.guard import Finite, NotFinite, Stop, Stopped, continued
 from mixmodal.optim import PowerAverage, make_optimizers, state_of
 from mixmodal.parts import Document, Text
-from mixmodal.prepare import EXAMPLES, prepare
+from mixmodal.prepare import prepare
 from mixmodal.sequence import collate
 from mixmodal.track import Track
 from mixmodal.train import read_metrics, train
@@ -40,6 +40,7 @@ SHORT = replace(RECIPE, steps=6, every=2, valid={})
 @pytest.fixture(autouse=True)
 def hastened(monkeypatch):
     hasten(monkeypatch)
+    unmeasured(monkeypatch)
 
 
 def kept(folder: Path) -> list[int]:
@@ -54,7 +55,7 @@ def poisoned(monkeypatch, *steps: int) -> None:
     def following(self, progress, *then):
         batch = whole(self, progress, *then)
         calls.append(1)
-        if len(calls) - EXAMPLES in steps:  # the first ones tell how much memory a step takes
+        if len(calls) - 1 in steps:  # the first one is for estimates
             batch.slots["patches"].predict["targets"][0] = math.nan
         return batch
 

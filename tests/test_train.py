@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image as Picture
 from safetensors.torch import load_file
-from tiny import RECIPE, hasten, own_pictures, quiet, tied
+from tiny import RECIPE, hasten, own_pictures, quiet, tied, unmeasured
 
 from mixmodal import train as training
 from mixmodal.chain import trained
@@ -123,6 +123,7 @@ class Killed(Exception):
     ids=["muon, averaged", "adamw, averaged, tied"],
 )
 def test_stopped_and_resumed_is_never_stopped_to_the_bit(tmp_path, monkeypatch, variant):
+    unmeasured(monkeypatch)
     recipe = replace(variant, steps=8, every=4)
     whole = train(recipe, tmp_path / "whole", say=quiet)
 

@@ -41,12 +41,18 @@ def tied(recipe: Recipe) -> Recipe:
 
 
 def hasten(patch: pytest.MonkeyPatch) -> None:
-    """Fewer documents for the tokenizer and for validation, and no measurement of the machine."""
+    """Fewer documents for the tokenizer, for estimates and for validation, and no measurement of the machine."""
     patch.setattr(prepare, "TOKENIZER_DOCUMENTS", 40)
+    patch.setattr(prepare, "EXAMPLES", 1)
     patch.setattr(watch, "VALID_DOCUMENTS", 3)
     patch.setattr(watch, "SAMPLED", 4)
     patch.setattr(watch, "TOKENS", 6)
     patch.setattr(prepare, "measured_peak", lambda *_: 1e11)
+
+
+def unmeasured(patch: pytest.MonkeyPatch) -> None:
+    """No estimate of memory, which takes a third of a short training: for tests of what comes behind it."""
+    patch.setattr(prepare, "memory_of", lambda *_: 1e8)
 
 
 def quiet(_: str) -> None:
