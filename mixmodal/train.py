@@ -280,14 +280,19 @@ def _checkpoint(
 
 
 def _watch(run: Run, recipe: Recipe, step: int, average: PowerAverage | None, track: Track) -> None:
-    """Sample and validate. The line of validation comes last: a resumed run that lacks it does all of this again."""
+    """Validate and sample. The line of validation comes last: a resumed run that lacks it does all of this again.
+
+    Of a model in shards, what its blocks are gathered into is made by whoever comes first, and kept: the sampler, which
+    runs in inference mode, would leave the trainer tensors that it may not write into.
+    """
     if not recipe.valid:
         return
     ranks, pairs, found = run.ranks, [], {}
     with average.lent(run.owned) if average else nullcontext():
         if ranks.first or ranks.shard:  # a model in shards runs on all ranks or on none
             try:
-                pairs, found = sample(run, recipe), validate(run, recipe)
+                found = validate(run, recipe)
+                pairs = sample(run, recipe)
             except NothingLeft as error:
                 track.say(f"no validation at step {step:,}: {error}; the run goes on")
     if not ranks.first:

@@ -320,10 +320,11 @@ def main(home: Path) -> None:
     codes["books"] = group(2, books, home)
     codes["whole"] = group(1, goes_on, home, "whole", 0, {}, -1)
     term, control = int(signal.SIGTERM), int(signal.SIGINT)
-    codes["2"] = group(2, goes_on, home, "parts", 3, {1: term}, 1, sharded=True, room=Far)
+    codes["2"] = group(2, goes_on, home, "parts", 4, {1: term}, 1, sharded=True, room=Far)
     kept = home / "parts/checkpoints"
     names = {"2": sorted(str(path.relative_to(kept)) for path in kept.rglob("*"))}
-    codes["3"] = group(3, goes_on, home, "parts", 3, {0: control}, -1)
+    # In shards again, and first what was due when it was stopped: to sample and validate.
+    codes["3"] = group(3, goes_on, home, "parts", 2, {0: control}, -1, sharded=True)
     names["3"] = sorted(str(path.relative_to(kept)) for path in kept.rglob("*"))
     codes["1"] = group(1, goes_on, home, "parts", 0, {}, -1)
     (home / "command").mkdir()

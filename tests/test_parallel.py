@@ -128,10 +128,10 @@ def test_a_stop_of_any_rank_stops_all_after_the_same_step_with_one_checkpoint(fo
     home, ended, said = found
     assert ended["codes"]["2"] == [143, 143] and ended["codes"]["3"] == [130] * 3, said
     kept = [name for name in ended["names"]["2"] if "/" not in name]
-    assert kept == ["step_00000003"]  # the disk of one rank was full at step 2
+    assert kept == ["step_00000004"]  # the disk of one rank was full at step 2
     told = (home / "parts.said.txt").read_text("utf8")
     assert "step 2 was not written (No space left on device (on another rank): make room)" in told
-    assert "resumed at step 3" in told and "resumed at step 6" in told
+    assert "resumed at step 4" in told and "resumed at step 6" in told
 
 
 @linux
