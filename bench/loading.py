@@ -24,7 +24,7 @@ if __name__ == "__main__":
         if given.only not in name:
             continue
         try:
-            run = prepare.prepare(function())
+            run = prepare.prepare(function(), "cpu")
         except (ValueError, OSError, ImportError) as error:
             print(f"{name:16} left out: {str(error)[:90]}")
             continue

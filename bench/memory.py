@@ -50,7 +50,7 @@ def measure(settings: list[str]) -> None:
     keep_freed_memory()
     prepare.measured_peak = lambda *_: 1e11
     prepare.TOKENIZER_DOCUMENTS = 100
-    run = prepare.prepare(chosen(settings))
+    run = prepare.prepare(chosen(settings), "cpu")
     optimizers = make_optimizers(run.model.groups(), run.recipe.optim)
     average = PowerAverage(run.model, 0.1) if run.recipe.optim.average else None
     if run.recipe.compile:

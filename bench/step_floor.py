@@ -71,7 +71,7 @@ def wide(matrices: str) -> Recipe:
 
 def compare(matrices: str, rounds: int) -> None:
     """The step and its products."""
-    run = prepare(wide(matrices))
+    run = prepare(wide(matrices), "cpu")
     optimizers = make_optimizers(run.model.groups(), run.recipe.optim)
     batch = run.loader.next(0.5)
     train_step(run, batch, optimizers)

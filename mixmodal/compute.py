@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import os
 import shutil
 import sys
@@ -16,6 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mixmodal.config import Recipe
 from mixmodal.model import Model
+
+TRITON_FROM = (7, 0)  # compute capability of the first GPU that Triton compiles for
 
 
 @dataclass(frozen=True)
@@ -105,16 +108,23 @@ def uncompiled(path: str, device: str) -> str:
     """Why the block cannot be compiled on this attention path and device; nothing where it can."""
     if path == "segments":
         return "every batch has segments of its own, and would be compiled anew"
-    if device == "cpu" and (why := lacks_compiler()):
-        return f"{why}; training is slower without"
-    return ""
+    kind = device.partition(":")[0]
+    if kind == "cuda" and not torch.cuda.is_available():
+        return ""  # one of elsewhere, whose costs are told
+    why = lacks_compiler(kind)
+    return f"{why}; training is slower without" if why else ""
 
 
-def lacks_compiler() -> str:
-    """What is missing on this machine to compile for its processor; nothing where it can."""
-    wanted = ("cl",) if os.name == "nt" else ("g++", "clang++")
+def lacks_compiler(device: str = "cpu") -> str:
+    """What is missing on this machine to compile for its processor, or for its GPU; nothing where it can."""
+    if device == "cuda":
+        if not torch.version.hip and torch.cuda.get_device_capability() < TRITON_FROM:
+            return f"{torch.cuda.get_device_name()} is older than Triton compiles for"
+        if importlib.util.find_spec("triton") is None:
+            return "Triton is not installed (pip install triton)"
+    wanted = ("cl",) if os.name == "nt" else ("gcc", "clang", "cc") if device == "cuda" else ("g++", "clang++")
     if not any(map(shutil.which, wanted)):
-        return f"no C++ compiler is on this machine ({' or '.join(wanted)})"
+        return f"no {'C' if device == 'cuda' else 'C++'} compiler is on this machine ({' or '.join(wanted)})"
     if os.name != "nt" and not Path(sysconfig.get_path("include"), "Python.h").exists():
         return "Python's own headers are not on this machine (Debian's package python3-dev)"
     return ""
@@ -137,7 +147,8 @@ def measured_peak(dtype: torch.dtype, device: str = "cpu") -> float:
 def fast_dtype(device: str = "cpu") -> torch.dtype:
     """bfloat16 where the machine multiplies it faster than fp32, else fp32."""
     if device != "cpu":
-        return torch.bfloat16
+        emulated = device.startswith("cuda") and not torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.float32 if emulated else torch.bfloat16
     able = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return torch.bfloat16 if able and _has_bf16_unit() else torch.float32
 

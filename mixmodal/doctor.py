@@ -71,6 +71,8 @@ def machine(folder: Path = Path(".")) -> list[Finding]:
         about = torch.cuda.get_device_properties(number)
         free, whole = torch.cuda.mem_get_info(number)
         out.append(Finding("ok", "GPU", f"{about.name}, {free / GIB:.1f} of {whole / GIB:.1f} GiB free"))
+    if lacking := lacks_compiler("cuda"):
+        out.append(Finding("note", "GPU compiler", f"{lacking}: training is slower without"))
     return out
 
 

@@ -8,6 +8,7 @@ import torch
 from conftest import picture, small_model
 from tiny import RECIPE, hasten
 
+from mixmodal import compute
 from mixmodal import train as training
 from mixmodal.optim import make_optimizers
 from mixmodal.parts import Document, Image, Text
@@ -123,3 +124,25 @@ def test_another_shape_of_batch_would_be_noticed(compiled):
     for length in (32, 48, 32):
         model(collate([sequence], [[0]], length, model.blank()))
     assert len(graphs) == 2
+
+
+def test_a_gpu_that_cannot_compile_says_why(monkeypatch):
+    """On machines without a compiler for it training would end at its first step."""
+    assert not compute.uncompiled("plain", "cuda"), "of a GPU elsewhere the best is assumed"
+    able = {"is_available": lambda: True, "get_device_capability": lambda: (6, 1), "get_device_name": lambda: "P100"}
+    for name, told in able.items():
+        monkeypatch.setattr(torch.cuda, name, told)
+    assert "P100 is older" in compute.uncompiled("plain", "cuda:0")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    monkeypatch.setattr(compute.importlib.util, "find_spec", lambda name: None)
+    assert "Triton is not installed" in compute.uncompiled("plain", "cuda")
+    monkeypatch.setattr(compute.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(compute.shutil, "which", lambda name: None)
+    assert "no C compiler" in compute.uncompiled("plain", "cuda")
+
+
+def test_a_gpu_that_only_emulates_bf16_takes_fp32(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
+    assert compute.fast_dtype("cuda") == torch.float32
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    assert compute.fast_dtype("cuda") == torch.bfloat16

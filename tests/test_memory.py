@@ -120,9 +120,9 @@ def test_a_block_that_cannot_be_compiled_is_not_counted_as_one_that_is(monkeypat
         recipe = Recipe("r", model.config, {}, rows=1, length=len(row), path="plain", **options)
         return fleeting_of(model, recipe, torch.float32, [batch], device)
 
-    monkeypatch.setattr(compute, "lacks_compiler", lambda: "")
+    monkeypatch.setattr(compute, "lacks_compiler", lambda *_: "")
     assert foreseen(compile=True) < foreseen(compile=False)
-    monkeypatch.setattr(compute, "lacks_compiler", lambda: "no compiler")
+    monkeypatch.setattr(compute, "lacks_compiler", lambda *_: "no compiler")
     assert foreseen(compile=True) == foreseen(compile=False)
     # The holes of the allocator are the CPU's.
     assert foreseen("cuda", compile=False, recompute=True) < foreseen(compile=False, recompute=True)
