@@ -200,6 +200,28 @@ def test_a_stream_leaves_out_with_a_reason_and_doubles_nothing(tmp_path):
         none.pair(0)
 
 
+def test_a_stream_that_breaks_ends_its_round_there_with_a_reason(tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    for name, first in (("a", 0), ("b", 4)):
+        parquet(tmp_path / f"{name}.parquet", rows(8)[first : first + 4])
+    (tmp_path / "b.parquet").write_bytes((tmp_path / "b.parquet").read_bytes()[:-40])
+    files = {"train": [str(tmp_path / f"{name}.parquet") for name in ("a", "b")]}
+    stream = HubStream("parquet", 16, files=files, held_out=0.0, name="mine")
+    assert [red(stream, n) for n in range(10)] == [0, 1, 2, 3, 0, 1, 2, 3, 0, 1]
+    (reason,) = stream.report
+    assert reason.startswith("the rows behind cannot be read") and stream.report[reason] == ["row 4"]
+
+    def gone(rows):
+        yield from rows[:2]
+        raise ConnectionError("no route")
+
+    stream._table.rows = gone([{"image": {"bytes": png(n), "path": None}, "caption": "x"} for n in range(3)])
+    stream._restart()
+    with pytest.raises(OSError, match=r"mine cannot be read behind row 1 \(no route\): go on with --resume"):
+        stream.pair(2)
+
+
 def test_documents_of_a_stream_are_the_same_whoever_makes_them(saved):
     alone, *workers = (Mixture([(HubStream(saved, 16), 1)], seed=1) for _ in range(3))
     draws = [alone.draw() for _ in range(40)]

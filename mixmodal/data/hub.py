@@ -224,7 +224,7 @@ class HubStream(Pairs):
         rows = enumerate(self._table.rows)
         if self._shuffle:
             rows = enumerate(self._table.rows.shuffle(seed=number, buffer_size=self._shuffle))
-        for at, row in rows:
+        for at, row in self._whole(rows, number):
             text = self._table.text(row)
             # The place of a row changes with the shuffling: what decides its split is what it says.
             if (stable_number(text or "") < self._held_out * 2**63) != self._valid:
@@ -240,6 +240,24 @@ class HubStream(Pairs):
             if number == 0 and at >= self._told:
                 self._told = at + 1  # a stream that starts again tells nothing twice
                 self.report.add(reason, f"row {at}{' of the shuffled stream' if self._shuffle else ''}")
+
+    def _whole(self, rows: Iterator[tuple[int, dict]], number: int) -> Iterator[tuple[int, dict]]:
+        """The rows until one cannot be read: behind it nothing can, and the round ends.
+
+        Raises: OSError where it is no fault of the data, so that the run can go on from there another time.
+        """
+        last = -1
+        try:
+            for last, row in rows:
+                yield last, row
+        except OSError as error:
+            raise OSError(
+                f"{self.name} cannot be read behind row {last} ({error}): go on with --resume once it can"
+            ) from error
+        except Exception as error:  # whatever datasets and what it reads with make of broken files
+            if number == 0:
+                told = f"row {last + 1}" if not self._shuffle else f"row {last + 1} of the shuffled stream"
+                self.report.add(f"the rows behind cannot be read ({type(error).__name__})", told)
 
     def _why_not(self, text: str | None) -> str | None:
         if not text:
