@@ -14,7 +14,7 @@ TORCH ?= torch==2.13.0
 ARGS ?=
 # A process for each core, four at most; a file's tests stay together, since they share what they trained.
 # One that hangs is ended (pyproject.toml) and not begun again.
-WORKERS ?= --numprocesses logical --maxprocesses 4 --dist loadfile --max-worker-restart 0
+WORKERS ?= --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 VENV := .venv
 BIN := $(VENV)/bin
