@@ -259,7 +259,10 @@ class Info:
         for name, stream in loaded.model.config.streams.items():
             kinds = [spec["kind"] for spec in (stream.codec, stream.objective, stream.head) if spec]
             codec = loaded.model.streams[name].codec
-            rank = f", rank {codec.embedding_rank()} of {codec.size}" if hasattr(codec, "embedding_rank") else ""
+            rank = ""
+            if hasattr(codec, "embedding_rank"):
+                rank = f", rank {(found := codec.embedding_rank())} of {codec.size}"
+                rank += f" (drops {codec.size - found} directions of a patch)" * (found < codec.size)
             bits = f", {codec.bits:g} bits a position" if hasattr(codec, "bits") else ""
             print(f"stream      {name}: {stream.medium} by {' + '.join(kinds)}{rank}{bits}")
         for key, value in loaded.about.items():

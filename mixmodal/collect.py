@@ -182,7 +182,7 @@ def _net(comparison: Comparison, plan: dict[str, Any], out: Path, name: str) -> 
 
 
 def _made_by(pieces: list[dict[str, Any]]) -> dict[str, list[str]]:
-    """The digests of the code that pieces of work ran with, and the machines that trained."""
+    """The digests of the code that pieces of work ran with, and the machines that did them."""
     return {
         "code": sorted({piece["code"] for piece in pieces}),
         "machines": sorted({piece["machine"] for piece in pieces if "machine" in piece}),

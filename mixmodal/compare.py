@@ -251,13 +251,13 @@ def do(out: Path, piece: Piece) -> None:
     if piece.kind in ("net", "train"):
         _train(comparison, out, piece, lost)
     elif lost:
-        write_json(piece.file, lost | {"tuned": {}, "scores": {}, "code": code()})
+        write_json(piece.file, lost | {"tuned": {}, "scores": {}, **made()})
     elif piece.kind == "tune":
-        write_json(piece.file, appraise.tuned(comparison, home(out, piece.label, piece.seed)) | {"code": code()})
+        write_json(piece.file, appraise.tuned(comparison, home(out, piece.label, piece.seed)) | made())
     else:
         folder, show = home(out, piece.label, piece.seed), piece.seed == comparison.seeds[0]
         told = appraise.judged(comparison, folder, _chosen(comparison, out, piece), show)
-        write_json(piece.file, told | {"code": code()})
+        write_json(piece.file, told | made())
 
 
 def _chosen(comparison: Comparison, out: Path, piece: Piece) -> dict[str, Any]:
@@ -312,8 +312,13 @@ def _seeded(comparison: Comparison, plan: dict[str, Any], names: list[str], seed
     return {name: replace(net_of(comparison, name), seed=seed, **shapes[name]) for name in names}
 
 
+def made() -> dict[str, str]:
+    """What a piece of work ran with: the digest of the code, and the machine."""
+    return {"code": code(), "machine": machine()}
+
+
 def machine() -> str:
-    """What a piece of work ran on."""
+    """What this process runs on."""
     kind = torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
     dtype = str(fast_dtype()).removeprefix("torch.")
     return f"{kind}, {torch.get_num_threads()} of {os.cpu_count()} cores, {dtype}, torch {torch.__version__}"
@@ -334,7 +339,7 @@ def _lost(piece: Piece) -> dict[str, str]:
 def _train(comparison: Comparison, out: Path, piece: Piece, lost: dict[str, str]) -> None:
     folder = home(out, piece.label, piece.seed)
     if lost:
-        write_json(piece.file, lost | {"steps": 0, "seconds": 0.0, "memory": 0, "code": code(), "machine": machine()})
+        write_json(piece.file, lost | {"steps": 0, "seconds": 0.0, "memory": 0, **made()})
         return
     if piece.kind == "net":
         chosen = _seeded(comparison, planned(comparison, out), [piece.label], piece.seed)[piece.label]
@@ -350,4 +355,4 @@ def _train(comparison: Comparison, out: Path, piece: Piece, lost: dict[str, str]
     except NotFinite as error:  # a finding, and no reason to lose the others
         last = [line for line in read_metrics(folder) if "seconds" in line][-1]
         told = {"steps": last["step"], "seconds": last["seconds"], "diverged": str(error)}
-    write_json(piece.file, told | {"memory": peak_memory(), "code": code(), "machine": machine()})
+    write_json(piece.file, told | {"memory": peak_memory(), **made()})

@@ -148,7 +148,7 @@ def _page(loaded: Loaded, scores: dict, run: Path, boxed: list) -> str:
             ("pictures from held-out sentences, exact", "text_to_image.exact"),
             ("sentences about held-out pictures, exact", "image_to_text.exact"),
             ("parts of the pictures that are right", "text_to_image.parts"),
-            ("nearest training picture instead, exact", "nearest_training.exact"),
+            ("parts that the picture of the nearest training sentence has right", "nearest_training.parts"),
         )
         if key in scores
     )

@@ -45,7 +45,7 @@ def lay_out(
     for number, part in enumerate(document.parts):
         if part.empty:
             raise ValueError(
-                f"part {number} of document {document.key} is an empty {part.medium}: training wants values"
+                f"part {number} of document {document.key} is an empty {part.medium}: leave it out, or give it a value"
             )
         last = number == len(document.parts) - 1
         speaks = part.medium == speaker.medium

@@ -53,6 +53,26 @@ def test_a_code_is_looked_up_as_what_it_quantized_to_and_the_gradient_passes_str
 
 
 @pytest.mark.parametrize("name", MADE)
+def test_the_gradient_is_that_of_what_is_rounded_and_commitment_pulls_it_to_its_code(name):
+    quantizer, z = made(name)
+    found, kind = quantizer(z), name.split(",")[0]
+    smooth = {
+        "vq": lambda: F.normalize(z) if quantizer.config.unit else z,
+        "fsq": lambda: (torch.tanh(z + quantizer.shift) * quantizer.reach - quantizer.offset) / quantizer.middle,
+        "lfq": lambda: F.layer_norm(z, z.shape[1:]) if quantizer.config.normed else F.normalize(z),
+    }[kind]()
+    weights = torch.randn_like(z)
+    pairs = [((found.values_ND * weights).sum(), (smooth * weights).sum())]
+    if kind != "fsq":
+        pairs.append((found.losses["commitment"], 0.25 * (smooth - found.values_ND.detach()).square().mean()))
+        assert pairs[1][0].item() == pytest.approx(pairs[1][1].item(), rel=1e-5)
+    for ours, slow in pairs:
+        (mine,) = torch.autograd.grad(ours, z, retain_graph=True)
+        (theirs,) = torch.autograd.grad(slow, z, retain_graph=True)
+        assert torch.allclose(mine, theirs, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", MADE)
 def test_every_code_stands_for_a_vector_that_quantizes_to_it(name):
     quantizer, _ = made(name)
     codes = all_codes(quantizer)

@@ -86,7 +86,7 @@ def _source(exam: Exam) -> Any:
 
 
 def _cost(codec: Any, codes: torch.Tensor | None) -> dict[str, Any]:
-    """How codes are used, and the bits that they take; `dead_bits` are those that are (nearly) always the same."""
+    """How codes are used, and the bits that they take; of bits by sign, `dead_bits` are (nearly) always the same."""
     pixels = codec.config.shrink**2
     if codes is None:
         return {"bits_per_pixel": 32 * codec.config.vector / pixels}
@@ -103,7 +103,7 @@ def _cost(codec: Any, codes: torch.Tensor | None) -> dict[str, Any]:
         "bits_per_pixel_coded": coded(whole, sizes) / area,
         "bits_per_pixel_ideal": entropy(whole) / area,
     }
-    if all(size & (size - 1) == 0 for size in quantizer.sizes):  # else a bit of a number means nothing
+    if quantizer.binary:
         on = (quantizer.index(codes)[:, None] >> torch.arange(round(quantizer.bits)) & 1).double().mean(0)
         scores["dead_bits"] = int(((on < 0.01) | (on > 0.99)).sum())
     return scores

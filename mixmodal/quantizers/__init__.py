@@ -44,9 +44,13 @@ class Use:
 
 
 class Quantizer(nn.Module):
-    """What all of them have: numbers of sub-codes as one index, and what a code carries."""
+    """What all of them have: numbers of sub-codes as one index, and what a code carries.
+
+    `binary` is true where each bit of a code says something by itself.
+    """
 
     sizes: tuple[int, ...] = ()
+    binary = False
 
     @property
     def bits(self) -> float:

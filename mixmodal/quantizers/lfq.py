@@ -46,6 +46,8 @@ class Config:
 class LFQ(Quantizer):
     """Bits by sign."""
 
+    binary = True
+
     def __init__(self, config: Config) -> None:
         super().__init__()
         if config.bits < 1 or config.groups < 1 or config.bits % config.groups or config.bits // config.groups > 16:
