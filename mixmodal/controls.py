@@ -80,7 +80,8 @@ class Pyramid(nn.Module):
     Shapes:  [n * h * w, C], [n * h * w, D], [n * h * w], (h, w) -> [n * h * w, C].
     Source:  Ho et al. 2020 (arXiv:2006.11239), with the blocks of Dhariwal & Nichol 2021 (arXiv:2105.05233).
     Differs: the condition is added where the picture is coarsest, place by place, and its mean goes with the time;
-             norms of groups have no gains.
+             norms of groups have no gains; each level has one residual block a way and the coarsest alone attends, in
+             Ho et al. two, and attention at 16 x 16 too.
     """
 
     def __init__(self, patch: tuple[int, int, int], channels: int, given: int, shape: tuple[int, int, int]) -> None:

@@ -256,6 +256,7 @@ class Trunk(nn.Module):
     """Blocks and a last norm; with `long_skips`, block i from the end also reads what block i was given.
 
     Source:  Yang et al. 2025 (arXiv:2505.09388), the Qwen3 block; Bao et al. 2022 (arXiv:2209.12152), long skips.
+    Differs: a skip adds what its block was given, by a matrix that begins at zero; the paper joins and projects.
     """
 
     def __init__(self, config: TrunkConfig) -> None:

@@ -1,8 +1,8 @@
 """Chameleon: text and codes of pictures in one sequence, one vocabulary, all by next token.
 
 Source:  Chameleon Team 2024 (arXiv:2405.09818); the codes as in Esser et al. 2021 (arXiv:2012.09841).
-Differs: the tokenizer is trained here; the scan of the codes may be chosen; guidance in logits, as Sun et al. 2024
-         (arXiv:2406.06525) draw.
+Differs: the tokenizer is trained here; pictures weigh 1, text 0.5 and prompts less, in the paper all the same; the
+         scan of the codes may be chosen; guidance in logits, as Sun et al. 2024 (arXiv:2406.06525) draw.
 """
 
 from __future__ import annotations

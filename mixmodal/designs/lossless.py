@@ -1,7 +1,8 @@
 """Lossless: text by next token, raw patches in and out by flow, one transformer.
 
 Source:  Su 2024, "Lossless input"; Li & He 2025 (arXiv:2511.13720); Tuna-2 (arXiv:2604.24763).
-Differs: patches enter through one matrix of full column rank, so nothing of a picture is lost on its way in;
+Differs: patches enter through one matrix of full column rank, so nothing of a picture is lost on its way in; with
+         `sigma_data`, as most recipes have it, noisy ones enter as the best linear guess of the clean ones;
          sampling takes 25 even-spaced steps of Euler after a shift, where Li & He take 50 of Heun and no shift.
 """
 

@@ -2,7 +2,8 @@
 
 Source:  Zhou et al. 2024 (arXiv:2408.11039); the latents as Rombach et al. 2022 (arXiv:2112.10752).
 Differs: flow where the paper has DDPM; time is added to noisy positions; pictures weigh
-         twice as much as text, in the paper five times; the law of times is that of pixels unless `flow` has another.
+         twice as much as text, in the paper five times; the law of times is that of pixels unless `flow` has another;
+         what follows a picture sees a clean copy of it, in the paper the noised one.
 """
 
 from __future__ import annotations

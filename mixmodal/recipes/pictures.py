@@ -70,15 +70,18 @@ def mnist_28() -> Recipe:
 
 
 def tiles_32() -> Recipe:
-    """Tiles of a dungeon game at 32 px: name and category to picture, picture to name."""
+    """Tiles of a dungeon game at 32 px: name and category to picture, picture to name. Not yet trained to its end."""
     return _recipe("tiles_32", {"kind": "tiles-crawl", "size": 32}, steps=4000)
 
 
 def own_32() -> Recipe:
-    """Your own pictures with captions, or documents, at 32 px: `mixmodal train own_32 --data PATH`."""
+    """Your own pictures with captions, or documents, at 32 px: `mixmodal train own_32 --data PATH`.
+
+    Result:  as your pictures are; 950 steps on 1,842 emoji are the recipe `emoji_32`.
+    """
     return _recipe("own_32", {"kind": "folder", "path": "", "size": 32}, steps=3000)
 
 
 def digits_16() -> Recipe:
-    """Real handwritten digits at 16 px (scikit-learn's, extra `data`) and their words, both ways."""
+    """Real handwritten digits at 16 px (scikit-learn's, extra `data`) and their words, both ways. Not yet scored."""
     return _recipe("digits_16", {"kind": "digits"}, steps=600, length=160, side=16)
