@@ -6,8 +6,11 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -394,3 +397,11 @@ def test_the_gradient_of_attention_is_counted_by_whatever_kernel_it_runs():
     plain = counted(SDPBackend.MATH)
     assert plain == 3 * 2 * 2 * 2 * 16 * 16 * 8  # two products, and two gradients of each
     assert counted(SDPBackend.FLASH_ATTENTION) >= plain
+
+
+@pytest.mark.long
+def test_a_comparison_killed_at_random_moments_ends_as_one_left_alone(tmp_path):
+    bench = Path(__file__).parent.parent / "bench" / "compare_killed.py"
+    command = [sys.executable, str(bench), "--kills", "4", "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr

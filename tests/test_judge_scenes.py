@@ -17,7 +17,7 @@ def test_the_judge_reads_back_right_pictures_and_refuses_wrong_ones(level, side,
     table = measure(level, side, n, seed=7)
     for row in ("as rendered", "blur 0.5 px", "noise 8"):
         assert table[row][0] == 1.0, (row, table[row])
-    assert table["JPEG 85"][0] >= 0.9
+    assert table["JPEG 85"][0] >= 0.97  # 99.3 % of a thousand at 16 px, more elsewhere
     for row in (*WRONG, *DRAWN_WRONG):
         assert table[row][1] == 0 or table[row][0] == 1.0, (row, table[row])
     assert set(table) == {*ACCEPT, *WRONG, *DRAWN_WRONG, "ms"}
