@@ -319,7 +319,7 @@ def test_the_price_of_a_picture_grows_with_its_steps(done):
 
 def test_rows_are_as_long_as_what_an_arm_is_shown(monkeypatch):
     """Raw patches of 4 px by four copies fit no row of 192: they would never be drawn."""
-    monkeypatch.setattr(prepare, "TOKENIZER_DOCUMENTS", 3000)  # with words as long as in earnest
+    monkeypatch.setattr(prepare, "TOKENIZER_DOCUMENTS", 1000)  # with words as long as in earnest
     whole = comparisons.lossless_scenes()
     arm = replace(whole.arms["raw_4"], compile=False)
     length = fare(arm).length

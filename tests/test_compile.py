@@ -62,7 +62,7 @@ def batches(model, count: int):
 def compiled(request):
     """A small model whose block is compiled as in training, but for the backend; and how often it was compiled."""
     torch._dynamo.reset()
-    model, graphs = small_model(depth=3, trunk=request.param), []
+    model, graphs = small_model(trunk=request.param), []
 
     def backend(graph, inputs):
         graphs.append(len(inputs))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from tiny import RECIPE, hasten
+from tiny import RECIPE, hasten, unmeasured
 
 from mixmodal.cli import main
 from mixmodal.curves import FOLDER, curve_of, distances, first_losses, this_machine, unlike
@@ -38,7 +38,8 @@ def follows(name: str, steps: int | None = None) -> None:
 
 
 @pytest.mark.parametrize("name", FIRST)
-def test_the_first_steps_of_a_shipped_recipe_are_those_of_its_curve(name):
+def test_the_first_steps_of_a_shipped_recipe_are_those_of_its_curve(name, monkeypatch):
+    unmeasured(monkeypatch)
     if name not in RECORDED:
         pytest.skip(f"no curve was recorded: mixmodal doctor --record {name}")
     follows(name, FIRST[name])

@@ -11,7 +11,7 @@ from mixmodal.judge.scenes_check import ACCEPT, DRAWN_WRONG, WRONG, blurred, mea
 
 
 @pytest.mark.parametrize(
-    ("level", "side", "n"), [("full", 32, 90), ("one", 16, 45), ("full", 64, 30), ("full", 128, 12)]
+    ("level", "side", "n"), [("full", 32, 60), ("one", 16, 45), ("full", 64, 30), ("full", 128, 12)]
 )
 def test_the_judge_reads_back_right_pictures_and_refuses_wrong_ones(level, side, n):
     table = measure(level, side, n, seed=7)

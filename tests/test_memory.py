@@ -151,7 +151,14 @@ PARTED = ["precision=float32", "accumulate=2", "recompute=true"]
 
 
 @needs_linux
-@pytest.mark.parametrize("settings", [["optim.average=0.1"], PARTED, [*PARTED, "model.streams.patches.codec.ends=16"]])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["optim.average=0.1"],
+        pytest.param(PARTED, marks=pytest.mark.long),
+        pytest.param([*PARTED, "model.streams.patches.codec.ends=16"], marks=pytest.mark.long),
+    ],
+)
 def test_the_estimate_is_within_15_percent_of_what_a_process_uses(settings):
     """In a process of its own, since this one has used more before; where the first is off, the median of three."""
     spec = importlib.util.find_spec("mixmodal")
