@@ -158,8 +158,9 @@ class Recipe:
     `sources` are {"kind": name of a source, "share": weight in the mixture, "from" and "until": shares of the training
     between which it is drawn, option: value}; `valid` likewise, for validation. `vocabulary` is the size of the
     tokenizer that is trained on the sources, or `tokenizer` the path of a tokenizer.json. `start` is a model that is
-    trained on: a folder, a name, or recipe:NAME. `minutes` > 0 sets `steps` by the speed measured at the start.
-    `rows` x `length` positions a step.
+    trained on: a folder, a name, or recipe:NAME; `deeper` > 0 puts so many blocks more into the
+    middle of its trunk. `minutes` > 0 sets `steps` by the speed measured at the start. A step takes `rows` x `length`
+    positions.
     `recompute` keeps of each block only what entered it, and runs it again for the gradient; `accumulate` > 1 takes the
     rows of a step in so many parts, one after the other: both cost time, save memory, and leave the step as it is,
     but for the entropies of LFQ and BSQ codes, which are then of each part (and of each rank).
@@ -190,6 +191,7 @@ class Recipe:
     every: int = 500
     keep: int = 2
     start: str = ""
+    deeper: int = 0
     prompts: tuple[str, ...] = ()
     sample_size: tuple[int, int] = (32, 32)
     guidance: float = 2.0
@@ -199,6 +201,8 @@ class Recipe:
         for name in ("rows", "length", "accumulate", "every", "keep", "steps_sampled"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: want 1 or more")
+        if self.deeper < 0:
+            raise ValueError(f"deeper is {self.deeper}: want the number of blocks more, 0 for none")
         if self.workers < 0 or self.minutes < 0 or self.steps < 1 and not self.minutes:
             told = f"steps is {self.steps}, minutes {self.minutes:g}, workers {self.workers}"
             raise ValueError(f"{told}: want at least one step or some minutes, and no fewer workers than 0")

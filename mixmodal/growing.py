@@ -1,4 +1,4 @@
-"""A model that is trained on with more streams than it had: what it knew stays, and the new ones begin beside it."""
+"""A model that is trained on with more streams or blocks than it had: what it knew stays, new ones begin beside it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from mixmodal.kinds import kind_of
 from mixmodal.model import Model
 
 SWITCHED = ("tasks", "joint")  # options of the speaker that new streams may want
+BLOCKS = "trunk.blocks."  # how the names of their weights begin
 NOISE = 0.1  # of a new row, in standard deviations of the old ones
 
 
@@ -61,6 +62,32 @@ def _taught(stream: StreamConfig, wanted: StreamConfig | None) -> StreamConfig:
 
 def _switched_on(had: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
     return {**had, **{option: asked[option] for option in SWITCHED if asked.get(option)}}
+
+
+@torch.no_grad()
+def deepened(model: Model, more: int, seed: int) -> Model:
+    """The model with so many blocks more in the middle of its trunk, new from `seed`.
+
+    They change nothing until they learn: what a new block adds goes through matrices that begin at zero.
+    Source:  Chen et al. 2016 (arXiv:1511.05641), a net that begins as another and is deeper.
+    Raises:  ValueError for long skips, whose matrices belong to pairs of blocks.
+    """
+    trunk = model.config.trunk
+    if trunk.long_skips:
+        raise ValueError(
+            f"deeper is {more}, but long skips join the two halves of this trunk, and blocks in its middle would part"
+            " them: set deeper=0"
+        )
+    torch.manual_seed(seed)
+    grown = Model(replace(model.config, trunk=replace(trunk, depth=trunk.depth + more)))
+    weights, middle = {}, trunk.depth // 2
+    for name, tensor in model.state_dict().items():
+        if name.startswith(BLOCKS):
+            number, _, rest = name.removeprefix(BLOCKS).partition(".")
+            name = f"{BLOCKS}{int(number) + more * (int(number) >= middle)}.{rest}"
+        weights[name] = tensor
+    grown.load_state_dict(weights, strict=False)
+    return grown
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from mixmodal.data import make_mixture
 from mixmodal.data.loading import Loader
 from mixmodal.data.mixing import Mixture
 from mixmodal.foreign import adapted
-from mixmodal.growing import carry_over, together
+from mixmodal.growing import carry_over, deepened, together
 from mixmodal.kinds import kind_of
 from mixmodal.memory import memory_of
 from mixmodal.model import Model
@@ -121,10 +121,15 @@ def made(recipe: Recipe) -> tuple[Recipe, Model, Mixture, dict[str, Any]]:
     """The recipe with its codecs completed from the data, its model, its data, and what tells where it came from."""
     mixture = make_mixture(recipe.sources, recipe.seed)
     began, about = None, {}
+    if recipe.deeper and not recipe.start:
+        raise ValueError(
+            f"deeper is {recipe.deeper}, and no model is trained on: name one with start=, or set model.trunk.depth"
+        )
     if recipe.start:
         torch.manual_seed(recipe.seed)
         began, about = from_pretrained(recipe.start)
         began = adapted(began, recipe.model.trunk, recipe.seed)
+        began = deepened(began, recipe.deeper, recipe.seed) if recipe.deeper else began
         recipe = replace(recipe, model=together(began.config, recipe.model))
     had = began.config.streams if began is not None else {}
     recipe, standing, origin = _standing(recipe, had)
@@ -188,7 +193,7 @@ def resuming(recipe: Recipe) -> Recipe:
                 spec["nets"] = {key: value for key, value in nets.items() if key != "from"}
             stream = replace(stream, **{part: spec})
         streams[name] = stream
-    return replace(recipe, start="", model=replace(recipe.model, streams=streams))
+    return replace(recipe, start="", deeper=0, model=replace(recipe.model, streams=streams))
 
 
 def recalled(recipe: Recipe, kept: Recipe) -> Recipe:
@@ -199,7 +204,7 @@ def recalled(recipe: Recipe, kept: Recipe) -> Recipe:
             if place := (getattr(stream, part).get("nets") or {}).get("from"):
                 spec = dict(getattr(streams[name], part))
                 streams[name] = replace(streams[name], **{part: {**spec, "nets": {**spec["nets"], "from": place}}})
-    return replace(recipe, start=kept.start, model=replace(recipe.model, streams=streams))
+    return replace(recipe, start=kept.start, deeper=kept.deeper, model=replace(recipe.model, streams=streams))
 
 
 class _Preview:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from tiny import RECIPE, TRUNK, hasten
+from conftest import mixed_documents, small_model
+from safetensors.torch import load_file
+from tiny import RECIPE, TRUNK, hasten, unmeasured
 
 from mixmodal import chain
+from mixmodal import train as training
 from mixmodal.chain import stands_on, starts_from, untrained
 from mixmodal.checkpoint import save_pretrained
 from mixmodal.config import Recipe
 from mixmodal.designs import lossless
-from mixmodal.growing import carry_over, together
+from mixmodal.growing import carry_over, deepened, together
 from mixmodal.parts import Document, Text
 from mixmodal.prepare import prepare
 from mixmodal.sequence import collate
@@ -134,6 +138,52 @@ def test_a_weight_of_another_shape_is_refused_by_its_name(words, monkeypatch):
     wider = replace(RECIPE, model=lossless.model(replace(TRUNK, mlp_width=32)))
     with pytest.raises(ValueError, match=r"mlp\.\w+\.weight is \[.*leave the options"):
         carry_over(old, prepare(wider).model, 0)
+
+
+@pytest.mark.parametrize(
+    "trunk", [{}, {"depth": 3, "adaptive": True}, {"experts": 2, "block": "gau", "heads": 1, "kv_heads": 1}]
+)
+def test_blocks_more_in_the_middle_change_nothing_until_they_learn(trunk):
+    old = small_model(trunk=trunk)
+    new = deepened(old, 2, seed=1).eval()
+    depth = old.config.trunk.depth
+    assert new.config.trunk.depth == depth + 2 == len(new.trunk.blocks)
+    sequence = old.lay_out(mixed_documents()[4], np.random.default_rng(0))
+    batch = collate([sequence], [[0]], len(sequence), old.blank())
+    with torch.no_grad():
+        torch.testing.assert_close(new(batch), old(batch), rtol=1e-5, atol=1e-5)
+    losses = new.losses(batch)
+    sum(total for total, _ in losses.values()).backward()
+    inner = [
+        p.grad.abs().sum()
+        for block in new.trunk.blocks[depth // 2 : depth // 2 + 2]
+        for p in block.parameters()
+        if p.grad is not None
+    ]
+    assert sum(inner) > 0
+
+
+def test_a_run_goes_deeper_and_when_resumed_no_deeper(words, tmp_path, monkeypatch):
+    folder, _ = words
+    hasten(monkeypatch)
+    unmeasured(monkeypatch)
+    recipe = replace(recipe_of("lossless", str(folder)), deeper=1, steps=4, every=2)
+    whole = training.train(recipe, tmp_path / "whole", say=lambda _: None)
+    parts = shutil.copytree(whole, tmp_path / "parts")
+    shutil.rmtree(parts / "checkpoints/step_00000004")
+    training.train(recipe, parts, resume=True, say=lambda _: None)
+    one, two = (load_file(run / "model/model.safetensors") for run in (whole, parts))
+    assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+    assert max(int(name.split(".")[2]) for name in one if name.startswith("trunk.blocks.")) == TRUNK.depth
+
+
+def test_what_cannot_go_deeper_is_refused():
+    with pytest.raises(ValueError, match="long skips join the two halves"):
+        deepened(small_model(trunk={"long_skips": True}), 1, 0)
+    with pytest.raises(ValueError, match="deeper is 2, and no model is trained on"):
+        prepare(replace(RECIPE, deeper=2))
+    with pytest.raises(ValueError, match="deeper is -1"):
+        replace(RECIPE, deeper=-1)
 
 
 def test_a_recipe_may_start_from_another_recipe():
