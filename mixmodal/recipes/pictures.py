@@ -85,7 +85,7 @@ def own_32() -> Recipe:
 def digits_16() -> Recipe:
     """Real handwritten digits at 16 px (scikit-learn's, extra `data`) and their words, both ways.
 
-    Result:  600 steps, 16 minutes of one core with AVX2 alone, seed 0: 92 of 92 held-out digits that were asked are read
-             (96.0 to 100 %); nearly all that it draws can be told (docs/gallery.md).
+    Result:  600 steps, 16 minutes of one core with AVX2 alone, seed 0: 92 of 92 held-out digits that were asked are
+             read (96.0 to 100 %); nearly all that it draws can be told (docs/gallery.md).
     """
     return _recipe("digits_16", {"kind": "digits"}, steps=600, length=160, side=16)
