@@ -44,7 +44,9 @@ def emoji_32() -> Recipe:
 def emoji_64() -> Recipe:
     """Noto emoji at 64 px: four times the patches of `emoji_32`.
 
-    Result:  not trained yet.
+    Result:  950 steps, 36 minutes of one core with AVX2 alone beside other work, seed 0: colours and places of blobs, no
+             picture that can be told; of 99 names none exact, letters and Japanese signs named as such
+             (docs/gallery.md).
     """
     return _recipe("emoji_64", {"kind": "emoji-noto", "size": 64}, steps=950, rows=5, length=448, side=64)
 
@@ -70,7 +72,12 @@ def mnist_28() -> Recipe:
 
 
 def tiles_32() -> Recipe:
-    """Tiles of a dungeon game at 32 px: name and category to picture, picture to name. Not yet trained to its end."""
+    """Tiles of a dungeon game at 32 px: name and category to picture, picture to name.
+
+    Result:  with steps=950, 33 minutes of one core with AVX2 alone beside other work, seed 0: floors become textures,
+             spells framed squares, monsters speckled shapes in the middle; of 103 names none exact, some of the right
+             kind (docs/gallery.md). Its 4,000 steps were not run.
+    """
     return _recipe("tiles_32", {"kind": "tiles-crawl", "size": 32}, steps=4000)
 
 
