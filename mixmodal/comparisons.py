@@ -142,8 +142,9 @@ def lossless_glyphs() -> Comparison:
 def tenfold() -> Comparison:
     """A U-Net or patches in a transformer: FLOPs and time to exact pictures, by what is predicted.
 
-    Scenes of one object: with two, a U-Net comes to no rate at all within such a budget.
+    Scenes of one object at 16 px: with two, or at 32 px, a U-Net comes to no rate at all within such a budget.
     Rates never fall, and the averaged weights may be taken, so that each point of a curve is a model to be had there.
+    Batches are half those of the recipes, and Muon slower, as what learns fastest has them (docs/experiments.md).
     Nothing is compiled: a trunk could be, and a U-Net not, and their times would be of unlike things.
     The error of noise is that of Ho et al. 2020 (arXiv:2006.11239), not the velocity's. Where x is predicted, noise
     enters a transformer quietly (`sigma_data`), as only x allows; a U-Net reads the noisy values themselves.
@@ -157,10 +158,10 @@ def tenfold() -> Comparison:
         arms[f"patch8_{what}"] = _predicting(plain, what)
         arms[f"patch4_{what}"] = _predicting(fine, what)
     arms |= {f"gau4_{what}": _predicting(units, what) for what in ("x", "noise")}
-    steady = {"decay": 0.0, "average": 0.1}
-    sources = {**plain.sources, "two": {**plain.sources["two"], "level": "one"}}
-    kept = {"sources": sources, "valid": {}, "compile": False}
-    arms = {n: replace(a, name=n, optim=replace(a.optim, **steady), **kept) for n, a in arms.items()}
+    steady = {"decay": 0.0, "average": 0.1, "matrix_rate": 0.008}
+    sources = {**plain.sources, "two": {**plain.sources["two"], "level": "one", "size": 16}}
+    kept = {"sources": sources, "valid": {}, "compile": False, "sample_size": (16, 16)}
+    arms = {n: replace(a, name=n, rows=a.rows // 2, optim=replace(a.optim, **steady), **kept) for n, a in arms.items()}
     return Comparison(
         name="tenfold",
         question="Does a patch transformer take ten times as long as a U-Net?",

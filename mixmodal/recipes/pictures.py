@@ -44,8 +44,8 @@ def emoji_32() -> Recipe:
 def emoji_64() -> Recipe:
     """Noto emoji at 64 px: four times the patches of `emoji_32`.
 
-    Result:  950 steps, 36 minutes of one core with AVX2 alone beside other work, seed 0: colours and places of blobs, no
-             picture that can be told; of 99 names none exact, letters and Japanese signs named as such
+    Result:  950 steps, 36 minutes of one core with AVX2 alone beside other work, seed 0: colours and places of blobs,
+             no picture that can be told; of 99 names none exact, letters and Japanese signs named as such
              (docs/gallery.md).
     """
     return _recipe("emoji_64", {"kind": "emoji-noto", "size": 64}, steps=950, rows=5, length=448, side=64)
