@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what is asked here is asked of the processor, also where a GPU is at hand
 
@@ -16,6 +17,8 @@ from mixmodal.model import Model
 from mixmodal.parts import Document, Image, Text
 
 torch.set_num_threads(1)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what it runs in its background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # Files that take longest begin first: begun last, one of them would keep one process busy while the other has no more.
 LONGEST = ("parallel", "killed", "memory", "designs", "compare", "compile", "growing", "train")
 WORDS = ["a big red circle left of a small blue square on a white background", "two green rings above a black plus"]
