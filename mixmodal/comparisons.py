@@ -166,7 +166,7 @@ def tenfold() -> Comparison:
         name="tenfold",
         question="Does a patch transformer take ten times as long as a U-Net?",
         arms=arms,
-        budget=BUDGET,
+        budget={"flops": 2e13},
         options=HELDOUT,
         n=100,
         few=40,
