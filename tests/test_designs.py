@@ -45,6 +45,8 @@ CELLS = {
     "showo random": {"nets": CODES, "masked": {"order": "random", "schedule": "linear", "copies": 2}},
     "llamagen": {"nets": CODES, "scan": "columns"},
     "imagegpt": {"order": "planes", "scan": "spiral"},
+    "janus": {"nets": CODES, "patch": 4, "blocks": 1},
+    "janusflow": {"nets": LATENTS, "patch": 4, "blocks": 1},
     "maskgit": {"nets": CODES},
     "maskgit factors": {"nets": {**NETS, "quantizer": {"kind": "lfq", "bits": 4, "groups": 2}}},
     "transfusion": {"nets": LATENTS},

@@ -10,6 +10,8 @@ from mixmodal.designs import (
     chameleon,
     dit,
     fuyu,
+    janus,
+    janusflow,
     llada,
     llamagen,
     llava,
@@ -246,6 +248,16 @@ def llamagen_two() -> Recipe:
              pictures.
     """
     return _recipe("llamagen_two", llamagen.model(small_trunk(5), nets=CODES), {"draw": 1.0})
+
+
+def janus_two() -> Recipe:
+    """Janus: pictures read through an encoder of two blocks, and written as codes by next token."""
+    return _recipe("janus_two", janus.model(small_trunk(5), nets=CODES))
+
+
+def janusflow_two() -> Recipe:
+    """JanusFlow: pictures read through an encoder of two blocks, and written as latents by flow."""
+    return _recipe("janusflow_two", janusflow.model(small_trunk(5), nets=LATENTS))
 
 
 def maskgit_18_two() -> Recipe:
