@@ -178,7 +178,7 @@ def read(pixels: np.ndarray, level: str | Level = "full") -> Reading | None:
             dirt += ink if ink > SPECK / 3 or away[own].max() > CLEARLY * noise**0.5 else 0.0
             continue
         found = canvas.objects(own, mask)
-        if any(seen is None or seen.shape not in level.shapes or seen.colour not in level.colours for seen in found):
+        if not all(seen is not None and level.knows(seen.size, seen.colour, seen.shape) for seen in found):
             unknown += 1
             continue
         objects += [

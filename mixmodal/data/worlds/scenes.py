@@ -45,6 +45,11 @@ class Level:
     backgrounds: tuple[str, ...] = BACKGROUNDS
     kinds: Mapping[str, float] = field(default_factory=lambda: {"single": 1.0})
     freedom: float = 1.0
+    sizes: tuple[str, ...] = SIZES
+
+    def knows(self, size: str, colour: str, shape: str) -> bool:
+        """Whether such an object is of this level."""
+        return size in self.sizes and colour in self.colours and shape in self.shapes
 
     @property
     def unseen_pairs(self) -> tuple[tuple[str, str], ...]:
@@ -56,6 +61,7 @@ LEVELS = {
     level.name: level
     for level in (
         Level("one"),
+        Level("few", SHAPES[:3], COLOURS[:6], BACKGROUNDS[:3], {"pair": 1.0}, freedom=0.1, sizes=SIZES[1:]),
         Level("two", SHAPES[:4], COLOURS[:6], BACKGROUNDS[:3], {"pair": 1.0}, freedom=0.1),
         Level("counts", kinds={"group": 1.0}),
         Level("full", kinds={"group": 0.3, "pair": 0.3, "groups": 0.4}),
@@ -122,7 +128,7 @@ class Scenes:
 
             counts = COUNTS.get(kind)
             groups = tuple(
-                Group(pick(counts) if counts else 1, pick(SIZES), pick(level.colours), pick(level.shapes))
+                Group(pick(counts) if counts else 1, pick(level.sizes), pick(level.colours), pick(level.shapes))
                 for _ in range(1 if kind in ("single", "group") else 2)
             )
             relation = pick(RELATIONS) if len(groups) == 2 else None
@@ -226,7 +232,11 @@ class Scenes:
 
     def _edit_of(self, scene: Scene, rng, splits: tuple[str, ...]) -> tuple[str, Scene] | None:
         level = self.level
-        return edit(scene, rng, lambda after: after.split in splits, level.colours, level.shapes, level.backgrounds)
+
+        def accepted(after: Meaning) -> bool:
+            return after.split in splits and all(level.knows(*group.look) for group in after.groups)
+
+        return edit(scene, rng, accepted, level.colours, level.shapes, level.backgrounds)
 
     def _chain(self, steps: int, rng) -> tuple[list[Scene], list[str]]:
         """Scenes, each an edit of the one before, and the instructions. All but the last are of the split "train",
