@@ -20,7 +20,6 @@ from mixmodal.recipes.designs import RAW
 
 BUDGET = {"flops": 2.5e13}  # about 500 steps of the lossless design, some six minutes of one core
 PROSE = {"kind": "prose", "share": 0.1}
-ROWS = {"lossless": 16, "transfusion": 14, "showo": 20, "chameleon": 19}  # in which as many documents stand
 HELDOUT = {"splits": "heldout"}
 LOOK = {"scenes": "look", "glyphs": "look"}  # the task of a world that is a picture alone; of others it is draw
 RATES = {"fsq_7": (5, 5, 5), "fsq_10": (8, 5, 5, 5), "fsq_14": (8, 8, 8, 6, 5)}  # by bits a code
@@ -70,19 +69,17 @@ def roads() -> Comparison:
 
 
 def from_text() -> Comparison:
-    """The roads again, all begun from the same model of words: what do pictures cost its text?
+    """The roads again at equal FLOPs, all begun from the same model of words: what do pictures cost its text?
 
-    A step is as much prose and as many pictures for each, whatever positions and FLOPs its pictures take.
+    Of each road's documents as great a share is prose; beside each stands prose alone, as much of it in as many steps.
     """
     whole = roads()
-    sources = {"two": whole.arms["lossless"].sources["two"], "prose": {"kind": "prose", "share": 1.0}}
-    arms = {n: replace(a, start="recipe:words", sources=sources, rows=ROWS[n]) for n, a in whole.arms.items()}
+    sources = {"two": whole.arms["lossless"].sources["two"], "prose": {"kind": "prose", "share": 0.25}}
     return replace(
         whole,
         name="from_text",
         question="Which road of the picture costs a model of words the least of its words?",
-        arms=arms,
-        budget={"steps": 300},
+        arms={n: replace(a, start="recipe:words", sources=sources) for n, a in whole.arms.items()},
         points=2,
         evaluations=(25,),
     )

@@ -193,6 +193,15 @@ def experts_two() -> Recipe:
     return _lossless("experts_two", experts=2)
 
 
+def rank_two() -> Recipe:
+    """Lossless no more: patches enter through a matrix of rank 48, a quarter of their values.
+
+    Result:  half of its steps, seed 0, n = 100, 12 minutes beside other work: 55 and 97 %.
+    """
+    model = lossless.model(small_trunk(5), flow=RAW, codec={"rank": 48}, picture_weight=3.0)
+    return _recipe("rank_two", model)
+
+
 def adaptive_two() -> Recipe:
     """Lossless with the time by adaLN: half as many weights again.
 
