@@ -96,6 +96,15 @@ def _all_single() -> list[Meaning]:
     return [meaning for meaning in meanings if meaning.split != "unseen"]
 
 
+def test_what_is_changed_stays_within_its_level():
+    world, rng = Scenes("few", tasks={"edit": 1.0, "story": 1.0, "compare": 1.0}), np.random.default_rng(0)
+    level = LEVELS["few"]
+    for index in range(60):
+        for scene in world.document(index, rng).about["scenes"]:
+            assert all(level.knows(*group.look) for group in scene.meaning.groups)
+    assert not level.knows("small", "red", "circle") and not level.knows("big", "red", "ring")
+
+
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("split", SPLITS)
 def test_documents_of_every_task_stay_in_their_split(task, split):
