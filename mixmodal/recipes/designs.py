@@ -260,12 +260,18 @@ def llamagen_two() -> Recipe:
 
 
 def janus_two() -> Recipe:
-    """Janus: pictures read through an encoder of two blocks, and written as codes by next token."""
+    """Janus: pictures read through an encoder of two blocks, and written as codes by next token.
+
+    Result:  half of its steps, seed 0, n = 100, 15.7 minutes beside other work: 11 and 46 %.
+    """
     return _recipe("janus_two", janus.model(small_trunk(5), nets=CODES))
 
 
 def janusflow_two() -> Recipe:
-    """JanusFlow: pictures read through an encoder of two blocks, and written as latents by flow."""
+    """JanusFlow: pictures read through an encoder of two blocks, and written as latents by flow.
+
+    Result:  half of its steps, seed 0, n = 100, 14.8 minutes beside other work: 75 and 59 %.
+    """
     return _recipe("janusflow_two", janusflow.model(small_trunk(5), nets=LATENTS))
 
 
