@@ -74,7 +74,8 @@ def from_text() -> Comparison:
     Of each road's documents as great a share is prose; beside each stands prose alone, as much of it in as many steps.
     """
     whole = roads()
-    sources = {"two": whole.arms["lossless"].sources["two"], "prose": {"kind": "prose", "share": 0.25}}
+    two = {**whole.arms["lossless"].sources["two"], "share": 0.75}
+    sources = {"two": two, "prose": {"kind": "prose", "share": 0.25}}
     return replace(
         whole,
         name="from_text",

@@ -410,10 +410,6 @@ def recipe_of(cell: str) -> Recipe:
     )
 
 
-@pytest.mark.parametrize(
-    "cell",  # the first of a design in each run of the tests, the others in long ones: each trains twice
-    [pytest.param(name, marks=pytest.mark.long if " " in name else ()) for name in CELLS],
-)
 def test_a_design_trains_and_stopped_and_resumed_is_never_stopped_to_the_bit(cell, tmp_path, monkeypatch):
     hasten(monkeypatch)
     whole = train(recipe_of(cell), tmp_path / "whole", say=quiet)

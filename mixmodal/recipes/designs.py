@@ -196,7 +196,7 @@ def experts_two() -> Recipe:
 def rank_two() -> Recipe:
     """Lossless no more: patches enter through a matrix of rank 48, a quarter of their values.
 
-    Result:  half of its steps, seed 0, n = 100, 12 minutes beside other work: 55 and 97 %.
+    Result:  half of its steps, seed 0, n = 100, 13.1 minutes beside other work: 55 and 97 %.
     """
     model = lossless.model(small_trunk(5), flow=RAW, codec={"rank": 48}, picture_weight=3.0)
     return _recipe("rank_two", model)
@@ -270,7 +270,7 @@ def janus_two() -> Recipe:
 def janusflow_two() -> Recipe:
     """JanusFlow: pictures read through an encoder of two blocks, and written as latents by flow.
 
-    Result:  half of its steps, seed 0, n = 100, 14.8 minutes beside other work: 75 and 59 %.
+    Result:  half of its steps, seed 0, n = 100, 14.7 minutes beside other work: 75 and 59 %.
     """
     return _recipe("janusflow_two", janusflow.model(small_trunk(5), nets=LATENTS))
 
