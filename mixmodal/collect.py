@@ -144,8 +144,9 @@ def _arm(comparison: Comparison, plan: dict[str, Any], out: Path, label: str) ->
 def against(pairs: dict[str, str], arms: dict[str, Any]) -> list[dict[str, Any]]:
     """How many times as much an arm takes to a rate as another does, seed by seed: of FLOPs and of seconds.
 
-    `times` is the geometric mean over the seeds with its 95 % interval, where both come to the rate with each; else
-    None, and `reached` says with how many seeds each of them does.
+    `times` is the geometric mean over the seeds with its 95 % interval, where both come to the rate with each. Where
+    the other alone does so, it is `more_than` the mean that counts all that was spent in vain; else None. `reached`
+    says with how many seeds each of them does.
     """
     out = []
     for label, other in pairs.items():
@@ -154,11 +155,15 @@ def against(pairs: dict[str, str], arms: dict[str, Any]) -> list[dict[str, Any]]
             told = {"arm": label, "against": other, "rate": rate, "reached": [sum(map(bool, of)) for of in both]}
             for cost in ("flops", "seconds"):
                 told[cost] = None
-                if all(all(of) for of in both):
-                    logs = [math.log(one[cost] / two[cost]) for one, two in zip(*both, strict=True)]
+                if all(both[1]):
+                    spent = [
+                        one[cost] if one else all_of_it
+                        for one, all_of_it in zip(both[0], arms[label][cost], strict=True)
+                    ]
+                    logs = [math.log(took / two[cost]) for took, two in zip(spent, both[1], strict=True)]
                     middle, half = _mean(logs), half_width(logs)
-                    told[cost] = {"times": math.exp(middle)}
-                    if math.isfinite(half):
+                    told[cost] = {"times" if all(both[0]) else "more_than": math.exp(middle)}
+                    if all(both[0]) and math.isfinite(half):
                         told[cost] |= {"low": math.exp(middle - half), "high": math.exp(middle + half)}
             out.append(told)
     return out

@@ -6,11 +6,13 @@ import dataclasses
 import difflib
 import json
 import math
+import re
 import types
 import typing
 from dataclasses import dataclass, field
 from typing import Any
 
+FRACTION = re.compile(r"[-+]?(\.\d+|\d+\.)(e[-+]?\d+)?")  # a number that JSON does not take
 PATHS = ("plain", "dense", "segments", "flex")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16", "float64")
 MATRICES = ("muon", "adamw")
@@ -288,7 +290,7 @@ def unknown(where: str, got: str, known: typing.Iterable[str]) -> str:
 
 
 def override(config: Any, settings: typing.Iterable[str]) -> Any:
-    """A copy of `config` with `dotted.key=value` settings applied; values are read as JSON, else as text.
+    """A copy of `config` with `dotted.key=value` settings applied; values are read as JSON or as .006, else as text.
 
     Raises:  ValueError for a key that is not there, with the nearest that is.
     """
@@ -300,7 +302,7 @@ def override(config: Any, settings: typing.Iterable[str]) -> Any:
         try:
             value = json.loads(raw)
         except json.JSONDecodeError:
-            value = raw
+            value = float(raw) if FRACTION.fullmatch(raw) else raw
         node, path, open_ended = tree, key.strip().split("."), False
         for depth, name in enumerate(path):
             if not isinstance(node, dict):

@@ -13,13 +13,14 @@ from torch.nn import functional as F
 from mixmodal.config import TrunkConfig
 
 FEW = 32  # rows up to which a product waits for the numbers of the matrix, and not for the multiplications
+LARGE = 1 << 18  # numbers from which a copy laid out for few rows repays what asking for it takes, some 40 us in fp32
 
 
 class Lent:
     """Matrices of one input as generation multiplies them: as one, in another dtype, on a CPU laid out for few rows.
 
-    A single row in fp32 reads the numbers fastest along the longer side; several rows, and all in bf16, read them out
-    of a second copy, in the order of their use.
+    A single row in fp32 reads the numbers fastest along the longer side; several rows of a large matrix, and all in
+    bf16, read them out of a second copy, in the order of their use.
     Limits:  what generates in fp32 on a CPU holds its matrices up to three times: as learned, as one, and laid out.
     """
 
@@ -28,7 +29,9 @@ class Lent:
         self.sizes = [len(linear.weight) for linear in linears]
         here = linears[0].weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
         narrow = dtype == torch.bfloat16 and here and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        self.packs = range(1 if narrow else 2, FEW + 1) if here and dtype == torch.float32 or narrow else range(0)
+        self.plain = here and dtype == torch.float32
+        large = self.plain and sum(linear.weight.numel() for linear in linears) >= LARGE
+        self.packs = range(1 if narrow else 2, FEW + 1) if large or narrow else range(0)
 
     @cached_property
     def matrix(self) -> Tensor:
@@ -36,7 +39,7 @@ class Lent:
         merged = [linear.merged() for linear in self.linears]
         matrix = (torch.cat(merged) if len(merged) > 1 else merged[0]).to(self.dtype)
         tall = len(matrix) > matrix.shape[1]
-        return matrix.t().contiguous().t() if tall and self.packs and 1 not in self.packs else matrix
+        return matrix.t().contiguous().t() if tall and self.plain else matrix
 
     @cached_property
     def packed(self) -> Tensor:

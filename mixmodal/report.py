@@ -271,9 +271,11 @@ def _against(result: dict[str, Any]) -> str:
     for told in result.get("against", []):
         cells = [_safe(f"{told['arm']} ÷ {told['against']}"), told["rate"]]
         for cost in ("flops", "seconds"):
-            found = told[cost]
+            found, reached = told[cost], "reached by {} and {} of {} seeds".format(*told["reached"], seeds)
             if found is None:
-                cells.append("reached by {} and {} of {} seeds".format(*told["reached"], seeds))
+                cells.append(reached)
+            elif "more_than" in found:
+                cells.append(f"more than {found['more_than']:.2f} times ({reached})")
             else:
                 between = f" ({found['low']:.2g} to {found['high']:.2g})" if "low" in found else ""
                 cells.append(f"{found['times']:.2f} times{between}")

@@ -35,14 +35,15 @@ def frequencies(head_size: int, theta: float, scaling: RotaryScaling | None = No
 def rotary_tables(
     coords_BL3: Tensor, head_size: int, theta: float, scaling: RotaryScaling | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of every angle; frequency i turns with axis i mod 3.
+    """Cosine and sine of every angle, as `rotate` takes them; frequency i turns with axis i mod 3.
 
-    Shapes:  [B, L, 3] -> twice [B, L, E], the second half of E repeating the first.
+    Shapes:  [B, L, 3] -> twice [B, L, E], the second half of E repeating the first, whose sines are negative.
     Source:  Su et al. 2021 (arXiv:2104.09864); the halves are paired as in transformers' Qwen3.
     """
     frequency, axis = _turning(head_size, theta, scaling, coords_BL3.device)
-    angle_BLE = (coords_BL3.float()[..., axis] * frequency).repeat(1, 1, 2)
-    return angle_BLE.cos(), angle_BLE.sin()
+    angle_BLF = coords_BL3.float()[..., axis] * frequency
+    sin_BLF = angle_BLF.sin()
+    return angle_BLF.cos().repeat(1, 1, 2), torch.cat((-sin_BLF, sin_BLF), dim=-1)
 
 
 @cache
@@ -55,7 +56,6 @@ def _turning(head_size: int, theta: float, scaling: RotaryScaling | None, device
 
 def rotate(x_BLHE: Tensor, cos_BLE: Tensor, sin_BLE: Tensor) -> Tensor:
     """`x_BLHE` turned by the angles of its position, in its own dtype."""
-    first, second = x_BLHE.float().chunk(2, dim=-1)
-    half = first.shape[-1]  # the second half of the tables repeats the first
-    cos, sin = cos_BLE[:, :, None, :half], sin_BLE[:, :, None, :half]
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x_BLHE.dtype)
+    x = x_BLHE.float()
+    other = x.roll(x.shape[-1] // 2, -1)  # the half that each half is turned with
+    return (x * cos_BLE[:, :, None] + other * sin_BLE[:, :, None]).to(x_BLHE.dtype)

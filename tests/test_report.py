@@ -52,14 +52,19 @@ def test_who_is_ahead_is_told_seed_by_seed():
     assert "seed by seed" not in verdicts(result)[0] and "One seed does not tell" in verdicts(result)[0]
 
 
-def test_how_many_times_as_much_is_a_geometric_mean_and_said_only_where_all_seeds_come_to_the_rate():
+def test_how_many_times_as_much_is_a_geometric_mean_and_a_bound_where_not_all_seeds_come_to_the_rate():
     def arm(*costs):
-        return {"to_rate_of_seeds": {"25%": [c and {"flops": c, "seconds": 2 * c} for c in costs]}}
+        told = [c and {"flops": c, "seconds": 2 * c} for c in costs]
+        return {"to_rate_of_seeds": {"25%": told}, "flops": [90.0, 90.0], "seconds": [360.0, 360.0]}
 
-    pairs, arms = {"a": "b", "c": "b"}, {"a": arm(20.0, 80.0), "b": arm(10.0, 10.0), "c": arm(10.0, None)}
-    one, other = against(pairs, arms)
+    pairs = {"a": "b", "c": "b", "d": "c"}
+    arms = {"a": arm(20.0, 80.0), "b": arm(10.0, 10.0), "c": arm(40.0, None), "d": arm(10.0, 10.0)}
+    one, other, unknown = against(pairs, arms)
     assert one["flops"]["times"] == pytest.approx(4) and one["flops"]["low"] < 4 < one["flops"]["high"]
-    assert one["reached"] == [2, 2] and other["flops"] is None and other["reached"] == [1, 2]
+    assert one["reached"] == [2, 2] and other["reached"] == [1, 2]
+    assert other["flops"] == {"more_than": pytest.approx(6)}  # the root of 4 x 9: all 90 were spent in vain
+    assert other["seconds"] == {"more_than": pytest.approx((4 * 18) ** 0.5)}
+    assert unknown["flops"] is None and unknown["reached"] == [2, 1]
     with pytest.raises(ValueError, match="name these alone"):
         Comparison("x", "?", {"lossless": recipe("lossless_two")}, {"steps": 1}, against={"nobody": "lossless"})
 

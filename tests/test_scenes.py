@@ -203,6 +203,21 @@ def test_a_scene_without_room_is_refused():
         Scenes("full", tasks={"paint": 1.0})
 
 
+def test_objects_lie_as_freely_as_they_are_told():
+    """Of one sentence; the level's own freedom unless another is asked for."""
+
+    def spread(world: Scenes) -> float:
+        rng, said = np.random.default_rng(5), "a big red circle left of a small blue square on a white background"
+        centres = [world.place(said, rng).centres[0][0] for _ in range(40)]
+        return float(np.std(centres, 0).max())
+
+    fixed, own, free = (spread(Scenes("two", 32, freedom=f)) for f in (0.0, None, 1.0))
+    assert fixed < 1e-9 < own < free / 4
+    assert spread(Scenes("two", 32, freedom=0.1)) == own and Scenes("two", 32, freedom=1).level.name == "two"
+    with pytest.raises(ValueError, match="got freedom 1.5"):
+        Scenes("two", freedom=1.5)
+
+
 def test_drawing_is_fast():
     world, rng = Scenes("full", 32), np.random.default_rng(4)
     scenes = [world.draw(rng) for _ in range(200)]

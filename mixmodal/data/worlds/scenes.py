@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -90,7 +90,7 @@ def _weights(given: Mapping[str, float], known: tuple[str, ...], what: str) -> t
 class Scenes:
     """A source and a world of scenes: documents drawn without end from one split of a level.
 
-    `tasks` are weights over `TASKS`, `kinds` over `KINDS` (None: the level's own).
+    `tasks` are weights over `TASKS`, `kinds` over `KINDS`, `freedom` how freely objects lie (None: the level's own).
     """
 
     def __init__(
@@ -101,12 +101,16 @@ class Scenes:
         seed: int = 0,
         split: str = "train",
         kinds: Mapping[str, float] | None = None,
+        freedom: float | None = None,
     ) -> None:
+        if freedom is not None and not 0 <= freedom <= 1:
+            raise ValueError(f"got freedom {freedom}, wanted 0, the middle of its room, to 1, anywhere in it")
         if split not in SPLITS:
             raise ValueError(f"got split {split!r}, wanted one of {SPLITS}")
         if not 16 <= size <= 512:
             raise ValueError(f"got size {size}, wanted 16 to 512 px")
-        self.level = level_of(level)
+        level = level_of(level)
+        self.level = level if freedom is None else replace(level, freedom=freedom)
         self.side = int(size)
         self.seed = seed
         self.split = split
