@@ -40,10 +40,10 @@ class TrunkConfig:
     `qk_scale` multiplies the attention logits: normed queries and keys bound them by the root of the head size, which
     small heads without gains cannot sharpen otherwise. `adaptive` has the time of noisy positions scale, shift and gate
     what blocks do there (adaLN). A `block` of kind "gau" is attention and MLP in one: one head of `head_size`, its
-    values `mlp_width` wide. `experts` > 1 has so many blocks side by side in each layer: positions of a stream take the
-    one of its number, the last if there is none, and all attend to each other. `frozen` keeps the trunk as it is while
-    the streams learn; `adapter_rank` > 0 keeps it too, but for a product of two matrices of that rank (LoRA), times
-    `adapter_scale`, that is learned beside each of its own.
+    values `mlp_width` wide. `experts` > 1 has so many blocks side by side in each layer: positions of a stream take its
+    `expert`, else the one of its number, the last if there is none, and all attend to each other. `frozen` keeps the
+    trunk as it is while the streams learn; `adapter_rank` > 0 keeps it too, but for a product of two matrices of that
+    rank (LoRA), times `adapter_scale`, that is learned beside each of its own.
     """
 
     width: int = 192
@@ -94,7 +94,8 @@ def relu2_trunk(width: int, depth: int, heads: int, **more: Any) -> TrunkConfig:
 class StreamConfig:
     """One cell of the table of designs. `codec`, `objective` and `head` are {"kind": file name, option: value}.
 
-    `role` says what the stream does for its medium: "read" embeds given parts, "write" makes wanted ones.
+    `role` says what the stream does for its medium: "read" embeds given parts, "write" makes wanted ones. `expert` is
+    the one of the trunk's that its positions take, the first being 0; where none is told, that of the stream's number.
     """
 
     medium: str
@@ -103,6 +104,7 @@ class StreamConfig:
     head: dict[str, Any] | None = None
     weight: float = 1.0
     role: str = "both"
+    expert: int | None = None
 
 
 STANDING = ("codec", "objective")  # what of a stream may have `nets`: a trained one that it stands on

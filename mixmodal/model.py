@@ -72,6 +72,12 @@ class Model(nn.Module):
         self.streams = nn.ModuleDict(
             {name: Stream(name, stream, config.trunk.width) for name, stream in config.streams.items()}
         )
+        for name, stream in config.streams.items():
+            if not 0 <= (stream.expert or 0) < config.trunk.experts:
+                raise ValueError(
+                    f"streams.{name}.expert is {stream.expert}: want 0 to {config.trunk.experts - 1}, or set"
+                    f" trunk.experts={stream.expert + 1}"
+                )
         for name, stream in self.streams.items():
             if stream.role != "read" and getattr(stream.objective, "clockless", False) and not config.trunk.adaptive:
                 raise ValueError(
@@ -158,9 +164,10 @@ class Model(nn.Module):
         rows, length = batch.shape
         count, nowhere = self.config.trunk.experts, torch.full((2 * whole,), rows * length)
         own = [[nowhere.to(batch.coords_BL3.device)] for _ in range(count)]
-        for number, name in enumerate(self.streams):
+        for number, (name, stream) in enumerate(self.config.streams.items()):
             if name in batch.slots:
-                own[min(number, count - 1)].append(batch.slots[name].embed_at)
+                chosen = min(number, count - 1) if stream.expert is None else stream.expert
+                own[chosen].append(batch.slots[name].embed_at)
         routes = tuple(map(torch.cat, own))
         for at_N in routes if whole else ():
             torch._dynamo.mark_dynamic(at_N, 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from conftest import given, mixed_documents, picture, small_model
 from mixmodal.attention import PATHS
 from mixmodal.cache import Cache
 from mixmodal.layout import tokens
+from mixmodal.model import Model
 from mixmodal.parts import Document, Image, Text
 from mixmodal.rotary import rotary_tables
 from mixmodal.sequence import Run, Sequence, collate, pack
@@ -301,3 +304,15 @@ def test_streams_beyond_the_last_expert_take_the_last():
     batch = collate([sequence], [[0]], len(sequence), model.blank())
     count, (first, second, third) = len(sequence), [at.tolist() for at in model._routes(batch, True)]
     assert sorted(first + second) == [*range(count), *[count] * 4] and third == [count] * 2
+
+
+def test_a_stream_takes_the_expert_that_it_is_told():
+    config = small_model(trunk={"experts": 2}).config
+    first = {name: replace(stream, expert=0) for name, stream in config.streams.items()}
+    model = Model(replace(config, streams=first))
+    sequence = model.lay_out(Document((Text("one"), picture(0)), key=1), np.random.default_rng(0))
+    batch = collate([sequence], [[0]], len(sequence), model.blank())
+    assert [len(at) for at in model._routes(batch, False)] == [len(sequence), 0]
+    for number, hint in ((2, "want 0 to 1, or set trunk.experts=3"), (-1, "want 0 to 1")):
+        with pytest.raises(ValueError, match=rf"streams.text.expert is {number}: {hint}"):
+            Model(replace(config, streams={**first, "text": replace(first["text"], expert=number)}))
