@@ -47,6 +47,7 @@ CELLS = {
     "imagegpt": {"order": "planes", "scan": "spiral"},
     "janus": {"nets": CODES, "patch": 4, "blocks": 1},
     "janusflow": {"nets": LATENTS, "patch": 4, "blocks": 1},
+    "bagel": {"nets": LATENTS, "patch": 4, "blocks": 1},
     "maskgit": {"nets": CODES},
     "maskgit factors": {"nets": {**NETS, "quantizer": {"kind": "lfq", "bits": 4, "groups": 2}}},
     "transfusion": {"nets": LATENTS},

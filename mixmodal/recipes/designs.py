@@ -7,6 +7,7 @@ from typing import Any
 
 from mixmodal.config import ModelConfig, OptimConfig, Recipe
 from mixmodal.designs import (
+    bagel,
     chameleon,
     dit,
     fuyu,
@@ -273,6 +274,11 @@ def janusflow_two() -> Recipe:
     Result:  half of its steps, seed 0, n = 100, 14.7 minutes beside other work: 75 and 59 %.
     """
     return _recipe("janusflow_two", janusflow.model(small_trunk(5), nets=LATENTS))
+
+
+def bagel_two() -> Recipe:
+    """BAGEL: pictures read through an encoder of two blocks, and written as latents by flow on an expert of its own."""
+    return _recipe("bagel_two", bagel.model(small_trunk(5), nets=LATENTS))
 
 
 def maskgit_18_two() -> Recipe:
