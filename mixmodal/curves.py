@@ -1,28 +1,38 @@
-"""Reference curves: the first losses of a recipe, with which anybody can see whether theirs are right."""
+"""Reference curves: the first losses of a recipe, with which anybody can see whether theirs are right.
+
+Processors round otherwise, and in fifty steps some recipes make percents of that. So a curve has its losses in fp64,
+too, which are the same everywhere, and from both how far rounding alone leads.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
-from mixmodal import __version__
+from mixmodal import __version__, rotary
 from mixmodal.checkpoint import write_json
 from mixmodal.config import Recipe
 from mixmodal.guard import settings
 from mixmodal.optim import has_settled, make_optimizers, set_rate
 from mixmodal.prepare import prepare
+from mixmodal.sequence import Batch
 from mixmodal.step import train_step
 
 FOLDER = Path(__file__).parent / "recipes" / "curves"
 STEPS = 50
 LATE = 10  # so many of the last steps in common are compared: the first ones say little
+ROUNDINGS = 3  # a run may lie so many times as far off as rounding alone led when the curve was recorded
 OTHER_SEED = 0.1  # how far another seed may lead in that time
 OF_LENGTH = ("steps", "minutes", "valid")  # what says how long and how a run is watched, not how it begins
 
@@ -45,13 +55,53 @@ def unlike(curve: dict[str, Any], recipe: Recipe) -> list[str]:
 def first_losses(recipe: Recipe, steps: int = STEPS) -> list[dict[str, float]]:
     """The losses of the first steps, nothing compiled; as many steps in all as the recipe says, whatever the clock."""
     run = prepare(replace(recipe, minutes=0.0, valid={}))
+    wide = run.dtype == torch.float64
+    if wide:
+        run.model.double()
     optimizers, out = make_optimizers(run.model.groups(), recipe.optim), []
     for step in range(steps):
         set_rate(optimizers, step, recipe.steps, recipe.optim)
         batch, settled = run.loader.next(step / recipe.steps), has_settled(step, recipe.steps, recipe.optim)
-        losses, _ = train_step(run, batch.to(run.device), optimizers, settled)
+        if wide:
+            with _in_fp64():
+                losses, _ = train_step(run, _widened(batch.to(run.device)), optimizers, settled)
+        else:
+            losses, _ = train_step(run, batch.to(run.device), optimizers, settled)
         out.append(losses)
     return out
+
+
+class _Wide(TorchFunctionMode):
+    """What asks for fp32 gets fp64."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if kwargs.get("dtype") is torch.float32:
+            kwargs = {**kwargs, "dtype": torch.float64}
+        args = tuple(torch.float64 if given is torch.float32 else given for given in args)
+        return (Tensor.double if func is Tensor.float else func)(*args, **kwargs)
+
+
+@contextmanager
+def _in_fp64() -> Iterator[None]:
+    """Within it nothing is rounded to fp32, tables that are kept from before included."""
+    rotary.turning.cache_clear()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with _Wide():
+            yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+        rotary.turning.cache_clear()
+
+
+def _widened(batch: Batch) -> Batch:
+    """The same batch, its fractions in fp64."""
+    batch.time_BL = batch.time_BL.double()
+    for slots in batch.slots.values():
+        for fields in (slots.embed, slots.predict):
+            fields |= {name: value.double() for name, value in fields.items() if value.is_floating_point()}
+    return batch
 
 
 def this_machine(recipe: Recipe) -> dict[str, Any]:
@@ -91,7 +141,13 @@ def _features() -> str:
 
 def record(recipe: Recipe, folder: Path = FOLDER, steps: int = STEPS) -> Path:
     """The file of the curve of a recipe, which it trains for a few steps to write it."""
-    losses = first_losses(recipe, steps)
+    told = {
+        kind: {name: [step[name] for step in found] for name in found[0]}
+        for kind, found in (
+            ("losses", first_losses(recipe, steps)),
+            ("exact", first_losses(replace(recipe, precision="float64"), steps)),
+        )
+    }
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{recipe.name}.json"
     write_json(
@@ -102,7 +158,8 @@ def record(recipe: Recipe, folder: Path = FOLDER, steps: int = STEPS) -> Path:
             "settings": begins(recipe),
             "mixmodal": __version__,
             "machine": this_machine(recipe),
-            "losses": {name: [step[name] for step in losses] for name in losses[0]},
+            **told,
+            "rounding": distances({"losses": told["exact"]}, told["losses"]),
         },
     )
     return path

@@ -17,7 +17,7 @@ from mixmodal import __version__
 from mixmodal.checkpoint import checkpoints, find_model, home_step, lacks
 from mixmodal.compute import fast_dtype, lacks_compiler, measured_peak
 from mixmodal.config import Recipe, from_json
-from mixmodal.curves import FOLDER, OTHER_SEED, begins, curve_of, distances, processor, unlike
+from mixmodal.curves import FOLDER, OTHER_SEED, ROUNDINGS, begins, curve_of, distances, processor, unlike
 from mixmodal.data.named import data_folder
 from mixmodal.optim import phase_share
 from mixmodal.recipes import recipes
@@ -237,12 +237,18 @@ def by_curve(recipe: Recipe, steps: list[dict], folder: Path = FOLDER) -> Findin
     if not away or alike < 10:
         few = f"{alike} steps at its rates" if alike < len(steps) else f"too early: {len(steps)} steps"
         return Finding("note", "curve", f"{few}, ten are compared at least")
-    allowed = 0.01 if recipe.seed == curve["seed"] else OTHER_SEED
+    allowed = {
+        name: max(0.01, ROUNDINGS * abs(curve.get("rounding", {}).get(name, 0)))
+        if recipe.seed == curve["seed"]
+        else OTHER_SEED
+        for name in away
+    }
     told = ", ".join(f"{name} {share:+.1%}" for name, share in away.items())
-    if all(abs(share) <= allowed for share in away.values()):
+    if all(abs(share) <= allowed[name] for name, share in away.items()):
         return Finding("ok", "curve", f"the losses are where they should be: {told}")
+    most = ", ".join(f"{share:.0%}" for share in dict.fromkeys(allowed.values()))
     return Finding(
         "WRONG",
         "curve",
-        f"the losses are not where they should be: {told}, {allowed:.0%} allowed; has the data changed?",
+        f"the losses are not where they should be: {told}, {most} allowed; has the data changed?",
     )

@@ -17,7 +17,7 @@ SQUARES = 3  # steps of Newton and Schulz up to which a square, with half the di
 
 
 class Muon(torch.optim.Muon):
-    """Torch's Muon, but for the dtype in which updates are made orthogonal: fp32, where torch has bf16.
+    """Torch's Muon, but for the dtype in which updates are made orthogonal: that of the weights, where torch has bf16.
 
     For CPUs that multiply no bf16: there torch's takes four times as long, two fifths of a step of a small model.
     Limits:  Nesterov's momentum and rates by shape as torch's defaults have them, whatever its options for those say.
@@ -87,7 +87,7 @@ def make_optimizers(
             continue
         rate = {"matrices": config.matrix_rate, "filters": config.filter_rate or config.matrix_rate}.get(name)
         if rate is not None and config.matrices == "muon":
-            own = fast_dtype(parameters[0].device.type) != torch.bfloat16
+            own = fast_dtype(parameters[0].device.type) != torch.bfloat16 or parameters[0].dtype == torch.float64
             made[name] = (Muon if own else torch.optim.Muon)(
                 parameters,
                 lr=rate,

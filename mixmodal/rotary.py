@@ -40,15 +40,15 @@ def rotary_tables(
     Shapes:  [B, L, 3] -> twice [B, L, E], the second half of E repeating the first, whose sines are negative.
     Source:  Su et al. 2021 (arXiv:2104.09864); the halves are paired as in transformers' Qwen3.
     """
-    frequency, axis = _turning(head_size, theta, scaling, coords_BL3.device)
+    frequency, axis = turning(head_size, theta, scaling, coords_BL3.device)
     angle_BLF = coords_BL3.float()[..., axis] * frequency
     sin_BLF = angle_BLF.sin()
     return angle_BLF.cos().repeat(1, 1, 2), torch.cat((-sin_BLF, sin_BLF), dim=-1)
 
 
 @cache
-def _turning(head_size: int, theta: float, scaling: RotaryScaling | None, device: torch.device) -> tuple[Tensor, ...]:
-    """The frequencies, and the axis that each turns with: asked for at every token that is written."""
+def turning(head_size: int, theta: float, scaling: RotaryScaling | None, device: torch.device) -> tuple[Tensor, ...]:
+    """The frequencies, and the axis that each turns with: kept, since every token that is written asks for them."""
     with torch.inference_mode(False):
         frequency = frequencies(head_size, theta, scaling).to(device)
         return frequency, torch.arange(len(frequency), device=device) % 3

@@ -96,6 +96,9 @@ def test_a_run_is_compared_with_the_curve_of_its_recipe(tmp_path, monkeypatch):
     assert told(2.01) == ("ok", "the losses are where they should be: text.nll +0.5%")
     assert told(2.1)[0] == "WRONG" and "text.nll +5.0%, 1% allowed" in told(2.1)[1]
     assert told(2.1, seed=4)[0] == "ok" and told(2.3, seed=4)[0] == "WRONG"
+    (tmp_path / "tiny.json").write_text(json.dumps({**curve, "rounding": {"text.nll": -0.02}}), "utf8")
+    assert told(2.1)[0] == "ok" and told(2.2)[0] == "WRONG" and "6% allowed" in told(2.2)[1]
+    (tmp_path / "tiny.json").write_text(json.dumps(curve), "utf8")
     assert told(2.0, count=5) == ("note", "too early: 5 steps, ten are compared at least")
     # Of a shorter run the rates fall sooner, and what it loses from there on says nothing.
     assert told(2.0, steps=9) == ("note", "8 steps at its rates, ten are compared at least")
