@@ -1,4 +1,4 @@
-"""The shipped recipes begin as when their curves were recorded: to the bit on that machine, elsewhere within 1 % in fp64.
+"""The shipped recipes begin as when their curves were recorded: to the bit there, elsewhere within 1 % in fp64.
 
 The first steps of one recipe belong to every run of the tests; all steps of all recipes to `pytest -m long`. Where a
 change of the losses is meant, `OMP_NUM_THREADS=1 mixmodal doctor --record all` writes all curves anew.
