@@ -71,7 +71,7 @@ def gather(asked: Asked, seen: Sight, cache: Cache | None, layer: int) -> Tensor
     q, k, v = (x_BLHE.transpose(1, 2) for x_BLHE in asked)
     if cache is not None:
         k, v = cache.extend(layer, k, v)
-    return attend(q.to(k.dtype), k, v, seen).to(q.dtype).transpose(1, 2).flatten(2)
+    return attend(q, k, v, seen).transpose(1, 2).flatten(2)
 
 
 class MLP(nn.Module):

@@ -199,6 +199,20 @@ def test_attention_takes_the_softmax_over_what_is_seen_only():
         assert torch.allclose(found[0, 1, row], scores.softmax(0) @ v[0, 1, : row + 1], atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype, near", [(torch.float32, 1e-6), (torch.bfloat16, 0.02)])
+def test_a_row_asked_by_itself_gathers_what_it_would_beside_others(dtype, near):
+    torch.manual_seed(0)
+    q, k, v = torch.randn(2, 4, 6, 8).to(dtype), torch.randn(2, 2, 9, 8), torch.randn(2, 2, 9, 8)
+    mask = torch.ones(2, 1, 6, 9, dtype=torch.bool)
+    mask[1, 0] = torch.ones(6, 9, dtype=torch.bool).tril(1)
+    nothing = torch.zeros(0)
+    wanted = attend(q.float(), k, v, Sight(nothing, nothing, mask, plain=False))
+    found = attend(q, k, v, Sight(nothing, nothing, mask, plain=False, ends=((9, False), (7, True))))
+    assert found.dtype == dtype and (found.float() - wanted).abs().max() < near
+    beside = attend(q, k, v, Sight(nothing, nothing, mask, plain=False))
+    assert beside.dtype == dtype and (beside.float() - wanted).abs().max() < near
+
+
 # Headers, ends, coordinates
 
 
