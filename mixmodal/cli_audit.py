@@ -108,14 +108,13 @@ def writable(file: Path) -> None:
 
 
 def options(settings: tuple[str, ...]) -> dict[str, Any]:
-    """Settings of data, key=value, as a mapping; values are read as JSON, else as text."""
+    """Settings of data, key=value, as a mapping; values are read as JSON or as .5, else as text."""
+    from mixmodal.config import value_of
+
     out: dict[str, Any] = {}
     for setting in settings:
         key, equals, raw = setting.partition("=")
         if not equals:
             raise ValueError(f"setting {setting!r} has no '=': write key=value, for example size=32")
-        try:
-            out[key] = json.loads(raw)
-        except ValueError:
-            out[key] = raw
+        out[key] = value_of(raw)
     return out

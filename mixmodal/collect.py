@@ -145,8 +145,8 @@ def against(pairs: dict[str, str], arms: dict[str, Any]) -> list[dict[str, Any]]
     """How many times as much an arm takes to a rate as another does, seed by seed: of FLOPs and of seconds.
 
     `times` is the geometric mean over the seeds with its 95 % interval, where both come to the rate with each. Where
-    the other alone does so, it is `more_than` the mean that counts all that was spent in vain; else None. `reached`
-    says with how many seeds each of them does.
+    the other alone does so, and no seed of the arm diverged, it is `more_than` the mean that counts all that was spent
+    in vain; else None. `reached` says with how many seeds each of them does.
     """
     out = []
     for label, other in pairs.items():
@@ -155,7 +155,7 @@ def against(pairs: dict[str, str], arms: dict[str, Any]) -> list[dict[str, Any]]
             told = {"arm": label, "against": other, "rate": rate, "reached": [sum(map(bool, of)) for of in both]}
             for cost in ("flops", "seconds"):
                 told[cost] = None
-                if all(both[1]):
+                if all(both[1]) and (all(both[0]) or not arms[label]["diverged"]):
                     spent = [
                         one[cost] if one else all_of_it
                         for one, all_of_it in zip(both[0], arms[label][cost], strict=True)

@@ -12,7 +12,7 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any
 
-FRACTION = re.compile(r"[-+]?(\.\d+|\d+\.)(e[-+]?\d+)?")  # a number that JSON does not take
+FRACTION = re.compile(r"[-+]?(\d+\.\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)  # as JSON does not take it, too: .5, 1.
 PATHS = ("plain", "dense", "segments", "flex")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16", "float64")
 MATRICES = ("muon", "adamw")
@@ -291,6 +291,14 @@ def unknown(where: str, got: str, known: typing.Iterable[str]) -> str:
     return f"unknown {where}: {hint}"
 
 
+def value_of(raw: str) -> Any:
+    """What the text of a setting says: JSON, or a number as people write it (.006, 1.), else the text itself."""
+    try:
+        return json.loads(raw)
+    except json.JSONDecodeError:
+        return float(raw) if FRACTION.fullmatch(raw) else raw
+
+
 def override(config: Any, settings: typing.Iterable[str]) -> Any:
     """A copy of `config` with `dotted.key=value` settings applied; values are read as JSON or as .006, else as text.
 
@@ -301,10 +309,7 @@ def override(config: Any, settings: typing.Iterable[str]) -> Any:
         key, equals, raw = setting.partition("=")
         if not equals:
             raise ValueError(f"setting {setting!r} has no '=': write key=value, for example model.trunk.depth=8")
-        try:
-            value = json.loads(raw)
-        except json.JSONDecodeError:
-            value = float(raw) if FRACTION.fullmatch(raw) else raw
+        value = value_of(raw)
         node, path, open_ended = tree, key.strip().split("."), False
         for depth, name in enumerate(path):
             if not isinstance(node, dict):

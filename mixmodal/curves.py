@@ -1,7 +1,7 @@
 """Reference curves: the first losses of a recipe, with which anybody can see whether theirs are right.
 
 Processors round otherwise, and in fifty steps some recipes make percents of that. So a curve has its losses in fp64,
-too, which are the same everywhere, and from both how far rounding alone leads.
+too, from both how far rounding alone leads, and for how many steps nothing as small as that shows.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from mixmodal import __version__, rotary
@@ -32,8 +33,10 @@ from mixmodal.step import train_step
 FOLDER = Path(__file__).parent / "recipes" / "curves"
 STEPS = 50
 LATE = 10  # so many of the last steps in common are compared: the first ones say little
-ROUNDINGS = 3  # a run may lie so many times as far off as rounding alone led when the curve was recorded
+NUDGE = 1e-6  # of the first weights: more than they differ by between machines, as what fp32 rounds away
+SAME_SEED = 0.01  # how far from a curve a run may lie
 OTHER_SEED = 0.1  # how far another seed may lead in that time
+ROUNDINGS = 3  # where rounding alone led farther when the curve was recorded: so many times as far, whatever the seed
 OF_LENGTH = ("steps", "minutes", "valid")  # what says how long and how a run is watched, not how it begins
 
 
@@ -52,23 +55,40 @@ def unlike(curve: dict[str, Any], recipe: Recipe) -> list[str]:
     return [key for key, value in curve["settings"].items() if key != "seed" and here.get(key) != value]
 
 
-def first_losses(recipe: Recipe, steps: int = STEPS) -> list[dict[str, float]]:
-    """The losses of the first steps, nothing compiled; as many steps in all as the recipe says, whatever the clock."""
-    run = prepare(replace(recipe, minutes=0.0, valid={}))
-    wide = run.dtype == torch.float64
-    if wide:
+def first_losses(recipe: Recipe, steps: int = STEPS, exact: bool = False, nudge: float = 0.0) -> list[dict[str, float]]:
+    """The losses of the first steps, nothing compiled; as many steps in all as the recipe says, whatever the clock.
+
+    `exact` computes all but the data and the first weights in fp64, on the CPU. `nudge` moves each of these weights, by
+    chance, by about such a share of itself.
+    """
+    precision = "float64" if exact else recipe.precision
+    run = prepare(replace(recipe, minutes=0.0, valid={}, precision=precision), "cpu" if exact else None)
+    if exact:
         run.model.double()
+        for stream in run.model.streams.values():
+            if isinstance(net := getattr(stream.codec, "nets", None), nn.Module):
+                net.float()  # a tokenizer, which makes data outside of the step
+    if nudge:
+        _nudge(run.model, nudge)
     optimizers, out = make_optimizers(run.model.groups(), recipe.optim), []
     for step in range(steps):
         set_rate(optimizers, step, recipe.steps, recipe.optim)
         batch, settled = run.loader.next(step / recipe.steps), has_settled(step, recipe.steps, recipe.optim)
-        if wide:
+        if exact:
             with _in_fp64():
-                losses, _ = train_step(run, _widened(batch.to(run.device)), optimizers, settled)
+                losses, _ = train_step(run, _widened(batch), optimizers, settled)
         else:
             losses, _ = train_step(run, batch.to(run.device), optimizers, settled)
         out.append(losses)
     return out
+
+
+@torch.no_grad()
+def _nudge(model: nn.Module, by: float) -> None:
+    generator = torch.Generator().manual_seed(1)
+    for weight in model.parameters():
+        chance = torch.randn(weight.shape, generator=generator, dtype=weight.dtype)
+        weight.mul_(1 + weight.requires_grad * by * chance.to(weight.device))
 
 
 class _Wide(TorchFunctionMode):
@@ -85,13 +105,14 @@ class _Wide(TorchFunctionMode):
 @contextmanager
 def _in_fp64() -> Iterator[None]:
     """Within it nothing is rounded to fp32, tables that are kept from before included."""
+    before = torch.get_default_dtype()
     rotary.turning.cache_clear()
     torch.set_default_dtype(torch.float64)
     try:
         with _Wide():
             yield
     finally:
-        torch.set_default_dtype(torch.float32)
+        torch.set_default_dtype(before)
         rotary.turning.cache_clear()
 
 
@@ -141,13 +162,9 @@ def _features() -> str:
 
 def record(recipe: Recipe, folder: Path = FOLDER, steps: int = STEPS) -> Path:
     """The file of the curve of a recipe, which it trains for a few steps to write it."""
-    told = {
-        kind: {name: [step[name] for step in found] for name in found[0]}
-        for kind, found in (
-            ("losses", first_losses(recipe, steps)),
-            ("exact", first_losses(replace(recipe, precision="float64"), steps)),
-        )
-    }
+    found = {"losses": first_losses(recipe, steps), "exact": first_losses(recipe, steps, exact=True)}
+    told = {kind: {name: [step[name] for step in of] for name in of[0]} for kind, of in found.items()}
+    nudged = first_losses(recipe, steps, exact=True, nudge=NUDGE)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{recipe.name}.json"
     write_json(
@@ -160,6 +177,7 @@ def record(recipe: Recipe, folder: Path = FOLDER, steps: int = STEPS) -> Path:
             "machine": this_machine(recipe),
             **told,
             "rounding": distances({"losses": told["exact"]}, told["losses"]),
+            "steady": steady(found["exact"], nudged),
         },
     )
     return path
@@ -169,6 +187,13 @@ def curve_of(name: str, folder: Path = FOLDER) -> dict[str, Any] | None:
     """The curve of the recipe called `name`, None if none was recorded."""
     path = folder / f"{name}.json"
     return json.loads(path.read_text(encoding="utf8")) if path.exists() else None
+
+
+def steady(one: list[dict[str, float]], other: list[dict[str, float]]) -> int:
+    """For how many steps no loss of two runs differs by a tenth of `SAME_SEED`."""
+    pairs = zip(one, other, strict=True)
+    near = (all(abs(a[name] - b[name]) <= 0.1 * SAME_SEED * abs(a[name]) for name in a) for a, b in pairs)
+    return len(list(takewhile(bool, near)))
 
 
 def distances(curve: dict[str, Any], losses: dict[str, list[float | None]]) -> dict[str, float]:

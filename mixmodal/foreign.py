@@ -81,6 +81,11 @@ def _refuse(like: ModelConfig) -> None:
     Raises:  ValueError that says what to do instead.
     """
     for name, stream in like.streams.items():
+        if stream.expert:
+            raise ValueError(
+                f"the stream {name} takes expert {stream.expert}, and these weights are of one: take a recipe whose"
+                " streams name none, as lossless_two"
+            )
         for spec in (stream.codec, stream.objective):
             if isinstance(nets := spec.get("nets"), dict) and "from" in nets:
                 raise ValueError(

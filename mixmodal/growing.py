@@ -23,8 +23,8 @@ def together(found: ModelConfig, wanted: ModelConfig) -> ModelConfig:
 
     Its codecs and heads stay, and of an objective of the same kind what its weights were shown. Where there are new
     streams, the speaker may have to announce tasks, or to share its vocabulary.
-    Raises:  ValueError for a new stream whose time nothing would tell to the trunk, and for one of a medium that the
-             model has by another name.
+    Raises:  ValueError for a new stream whose time nothing would tell to the trunk, one whose expert the trunk lacks,
+             and one of a medium that the model has by another name.
     """
     known = {stream.medium for stream in found.streams.values()}
     new = {name: stream for name, stream in wanted.streams.items() if stream.medium not in known}
@@ -45,6 +45,12 @@ def together(found: ModelConfig, wanted: ModelConfig) -> ModelConfig:
             raise ValueError(
                 f"the stream {name} wants its time told to the trunk, and that of the model that training starts from"
                 " is not adaptive: take a recipe that adds the time, or start from a model whose trunk is"
+            )
+        if (stream.expert or 0) >= found.trunk.experts:
+            raise ValueError(
+                f"the stream {name} takes expert {stream.expert}, and the model that training starts from has"
+                f" {found.trunk.experts} of them: set model.streams.{name}.expert={found.trunk.experts - 1}, or start"
+                " from a model with as many"
             )
     return replace(found, streams={**streams, **new})
 

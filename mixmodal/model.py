@@ -74,10 +74,8 @@ class Model(nn.Module):
         )
         for name, stream in config.streams.items():
             if not 0 <= (stream.expert or 0) < config.trunk.experts:
-                raise ValueError(
-                    f"streams.{name}.expert is {stream.expert}: want 0 to {config.trunk.experts - 1}, or set"
-                    f" trunk.experts={stream.expert + 1}"
-                )
+                told = f"streams.{name}.expert is {stream.expert}: want 0 to {config.trunk.experts - 1}"
+                raise ValueError(told + f", or set trunk.experts={stream.expert + 1}" * (stream.expert > 0))
         for name, stream in self.streams.items():
             if stream.role != "read" and getattr(stream.objective, "clockless", False) and not config.trunk.adaptive:
                 raise ValueError(

@@ -105,6 +105,7 @@ def test_dotted_settings_change_a_copy_at_any_depth():
             "optim.rate=0.001",
             "optim.matrix_rate=.006",
             "optim.decay=1.",
+            "optim.weight_decay=1.E-2",
             "model.trunk.depth=8",
             "model.streams.patches.objective.prediction=v",
             "model.streams.patches.objective.time_law.std=1.5",
@@ -115,7 +116,8 @@ def test_dotted_settings_change_a_copy_at_any_depth():
             "optim.betas=[0.5, 0.6]",
         ],
     )
-    assert (changed.optim.rate, changed.optim.matrix_rate, changed.optim.decay) == (0.001, 0.006, 1.0)
+    rates = changed.optim
+    assert (rates.rate, rates.matrix_rate, rates.decay, rates.weight_decay) == (0.001, 0.006, 1.0, 0.01)
     assert changed.model.trunk.depth == 8 and changed.optim.betas == (0.5, 0.6)
     assert changed.model.streams["patches"].objective["prediction"] == "v"
     assert changed.model.streams["patches"].objective["time_law"] == {"mean": -1, "std": 1.5}

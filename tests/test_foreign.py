@@ -416,6 +416,10 @@ def test_a_recipe_that_a_foreign_trunk_cannot_carry_is_refused_with_what_to_do(q
         load(qwen, showo.model(RECIPE.model.trunk, nets=nets))
     with pytest.raises(ValueError, match="take a recipe that adds the time"):
         load(qwen, replace(small_config(), trunk=replace(small_config().trunk, adaptive=True)))
+    like = small_config()
+    streams = {name: replace(stream, expert=1) for name, stream in like.streams.items() if name != like.speaker}
+    with pytest.raises(ValueError, match="takes expert 1, and these weights are of one"):
+        load(qwen, replace(like, streams={**like.streams, **streams}))
 
 
 def test_what_the_speaker_of_a_recipe_says_of_its_text_is_kept(qwen):

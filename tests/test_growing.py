@@ -132,6 +132,17 @@ def test_a_stream_whose_time_nothing_would_tell_is_refused():
     assert "patches" in together(told, lossless.model(TRUNK, flow={"time": "trunk"})).streams
 
 
+def test_a_stream_whose_expert_the_trunk_lacks_is_refused():
+    found = replace(RECIPE.model, streams={"text": RECIPE.model.streams["text"]})
+    wanted = lossless.model(TRUNK)
+    wanted = replace(wanted, streams={n: replace(s, expert=1) for n, s in wanted.streams.items()})
+    with pytest.raises(
+        ValueError, match=r"patches takes expert 1, .* has 1 of them: set model.streams.patches.expert=0"
+    ):
+        together(found, wanted)
+    assert together(replace(found, trunk=replace(TRUNK, experts=2)), wanted).streams["patches"].expert == 1
+
+
 def test_a_weight_of_another_shape_is_refused_by_its_name(words, monkeypatch):
     _, old = words
     hasten(monkeypatch)

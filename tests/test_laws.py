@@ -313,6 +313,6 @@ def test_a_stream_takes_the_expert_that_it_is_told():
     sequence = model.lay_out(Document((Text("one"), picture(0)), key=1), np.random.default_rng(0))
     batch = collate([sequence], [[0]], len(sequence), model.blank())
     assert [len(at) for at in model._routes(batch, False)] == [len(sequence), 0]
-    for number, hint in ((2, "want 0 to 1, or set trunk.experts=3"), (-1, "want 0 to 1")):
+    for number, hint in ((2, "want 0 to 1, or set trunk.experts=3$"), (-1, "want 0 to 1$")):
         with pytest.raises(ValueError, match=rf"streams.text.expert is {number}: {hint}"):
             Model(replace(config, streams={**first, "text": replace(first["text"], expert=number)}))

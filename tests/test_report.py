@@ -53,13 +53,16 @@ def test_who_is_ahead_is_told_seed_by_seed():
 
 
 def test_how_many_times_as_much_is_a_geometric_mean_and_a_bound_where_not_all_seeds_come_to_the_rate():
-    def arm(*costs):
-        told = [c and {"flops": c, "seconds": 2 * c} for c in costs]
-        return {"to_rate_of_seeds": {"25%": told}, "flops": [90.0, 90.0], "seconds": [360.0, 360.0]}
+    def arm(*costs, lost=()):
+        told, alive = [c and {"flops": c, "seconds": 2 * c} for c in costs], len(costs) - len(lost)
+        spent = {"flops": [90.0] * alive, "seconds": [360.0] * alive} if alive else {"flops": [0.0], "seconds": [0.0]}
+        return {"to_rate_of_seeds": {"25%": told}, **spent, "diverged": {str(s): "text.nll" for s in lost}}
 
-    pairs = {"a": "b", "c": "b", "d": "c"}
+    pairs = {"a": "b", "c": "b", "d": "c", "e": "b", "f": "b"}
     arms = {"a": arm(20.0, 80.0), "b": arm(10.0, 10.0), "c": arm(40.0, None), "d": arm(10.0, 10.0)}
-    one, other, unknown = against(pairs, arms)
+    arms |= {"e": arm(40.0, None, lost=[1]), "f": arm(None, None, lost=[0, 1])}
+    one, other, unknown, *lost = against(pairs, arms)
+    assert [told["flops"] for told in lost] == [None, None] and lost[0]["reached"] == [1, 2]
     assert one["flops"]["times"] == pytest.approx(4) and one["flops"]["low"] < 4 < one["flops"]["high"]
     assert one["reached"] == [2, 2] and other["reached"] == [1, 2]
     assert other["flops"] == {"more_than": pytest.approx(6)}  # the root of 4 x 9: all 90 were spent in vain

@@ -1,9 +1,9 @@
 """BAGEL: pictures are read through an encoder, and written as latents by flow, which an expert of its own does.
 
 Source:  Deng et al. 2025 (arXiv:2505.14683); experts as Liang et al. 2024 (arXiv:2411.04996).
-Differs: the encoder is trained with all else and from nothing, in the paper it is SigLIP 2, and both experts begin at
-         random and not from one language model; what follows a written picture reads it through the encoder alone, in
-         the paper its clean latents stand beside.
+Differs: the encoder and both experts begin at random, in the paper as SigLIP 2 and one language model; time is added
+         to the latents. A picture that was given or written is read through the encoder alone, in the paper its clean
+         latents stand beside, for the second expert, as every latent is.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ def model(
     picture_weight: float = 1.0,
     text_weight: float = 0.5,
 ) -> ModelConfig:
-    """The configuration: text and what is read go through the first expert, the latents that are written the second."""
+    """The configuration: text and what is read go through the first expert, the latents that are written the second.
+
+    The trunk has two experts, whatever it had.
+    """
     text = StreamConfig(
         "text", {"kind": "text"}, {"kind": "next_token"}, {"kind": "categorical"}, text_weight, expert=0
     )

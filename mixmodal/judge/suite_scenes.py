@@ -26,7 +26,7 @@ def examine(exam: Exam) -> dict[str, Any]:
     kinds = level_of(level).kinds
     spec.setdefault("kinds", {kind: 1 for kind in ("pair", "groups") if kind in kinds} or dict(kinds))
     scores: dict[str, Any] = {"level": level, "size": spec.get("size", 32), "kinds": spec["kinds"]}
-    scores |= {"freedom": spec["freedom"]} if "freedom" in spec else {}
+    scores |= {"freedom": f"{spec['freedom']:g}"} if "freedom" in spec else {}
     wanted = spec.pop("splits", "heldout unseen").split()
     if "train" in wanted and len(wanted) > 1:
         raise ValueError(f"splits is {' '.join(wanted)}: what was trained on is asked alone")
