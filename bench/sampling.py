@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from paired import arguments, paired, show
+from paired import arguments, costs, paired, show
 from rivals import PATCH, Size, both, tokens, words
 from torch import Tensor, nn
 
@@ -77,10 +77,11 @@ def pictures(size: Size, prompt: int, count: int, guidance: float, rounds: int) 
             other.sample_one(p, max_length=1, cache_kv=True, **rest) for p in prompts
         ],
     }
+    least = costs(work)
     title = f"text of {prompt} tokens to {count} picture(s) of 256 patches, guidance {guidance:g}"
     found = paired({**work, **in_bf16(work, lambda: generate(model, requests, dtype=torch.bfloat16))}, rounds, 1)
-    show(title, found, "ours")
-    show("  the same, ours in bf16", {n: t for n, t in found.items() if n != "ours"}, "ours, bf16")
+    show(title, found, "ours", least)
+    show("  the same, ours in bf16", {n: t for n, t in found.items() if n != "ours"}, "ours, bf16", least)
 
 
 def turns(size: Size, prompt: int, count: int, length: int, rounds: int) -> None:
@@ -107,9 +108,10 @@ def turns(size: Size, prompt: int, count: int, length: int, rounds: int) -> None
 
     requests = [Request(document, settings, seed=i) for i in range(count)]
     work = {"ours": lambda: generate(model, requests), "theirs, sample_many": many, "theirs, sample_one": one}
+    least = costs(work)
     found = paired({**work, **in_bf16(work, lambda: generate(model, requests, dtype=torch.bfloat16))}, rounds, 1)
-    show(f"{count} x two turns: text {prompt}, picture, text {length}, picture", found, "ours")
-    show("  the same, ours in bf16", {n: t for n, t in found.items() if n != "ours"}, "ours, bf16")
+    show(f"{count} x two turns: text {prompt}, picture, text {length}, picture", found, "ours", least)
+    show("  the same, ours in bf16", {n: t for n, t in found.items() if n != "ours"}, "ours, bf16", least)
 
 
 def answers(size: Size, prompt: int, count: int, length: int, rounds: int) -> None:
@@ -129,21 +131,22 @@ def answers(size: Size, prompt: int, count: int, length: int, rounds: int) -> No
         "theirs, sample_many": lambda: other.sample_many([list(g) for g in given], **rest),
         "theirs, sample_one": lambda: [other.sample_one(list(g), cache_kv=True, **rest) for g in given],
     }
+    least = costs(work)
     found = paired({**work, **in_bf16(work, lambda: generate(model, requests, dtype=torch.bfloat16))}, rounds, 1)
-    show(f"{count} x text of {length} tokens after text {prompt} and a picture", found, "ours")
-    show("  the same, ours in bf16", {n: t for n, t in found.items() if n != "ours"}, "ours, bf16")
+    show(f"{count} x text of {length} tokens after text {prompt} and a picture", found, "ours", least)
+    show("  the same, ours in bf16", {n: t for n, t in found.items() if n != "ours"}, "ours, bf16", least)
 
 
 if __name__ == "__main__":
     given = arguments(__doc__, rounds=5)
     small = Size()
     parts = {
-        f"picture {prompt} {count} {guidance}": lambda p=prompt, c=count, g=guidance: pictures(
+        f"picture {prompt} {count} {guidance:g}": lambda p=prompt, c=count, g=guidance: pictures(
             small, p, c, g, given.rounds
         )
         for prompt in (64, 512)
         for count in (1, 4)
-        for guidance in (3.0,)
+        for guidance in (1.0, 3.0)
     }
     parts |= {f"turns {count}": lambda c=count: turns(small, 128, c, 64, given.rounds) for count in (1, 4)}
     parts |= {f"answer {count}": lambda c=count: answers(small, 128, c, 64, given.rounds) for count in (1, 4)}

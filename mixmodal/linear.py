@@ -19,8 +19,9 @@ LARGE = 1 << 18  # numbers from which a copy laid out for few rows repays what a
 class Lent:
     """Matrices of one input as generation multiplies them: as one, in another dtype, on a CPU laid out for few rows.
 
-    A single row in fp32 reads the numbers fastest along the longer side; several rows of a large matrix, and all in
-    bf16, read them out of a second copy, in the order of their use.
+    A single row in fp32 reads the numbers fastest along the longer side; several rows of a large matrix read them out
+    of a second copy, in the order of their use. In bf16 that copy is the fastest for any number of rows, and the only
+    one.
     Limits:  what generates in fp32 on a CPU holds its matrices up to three times: as learned, as one, and laid out.
     """
 
@@ -28,14 +29,17 @@ class Lent:
         self.linears, self.dtype = linears, dtype
         self.sizes = [len(linear.weight) for linear in linears]
         here = linears[0].weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
-        narrow = dtype == torch.bfloat16 and here and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        self.narrow = dtype == torch.bfloat16 and here and torch.ops.mkldnn._is_mkldnn_bf16_supported()
         self.plain = here and dtype == torch.float32
         large = self.plain and sum(linear.weight.numel() for linear in linears) >= LARGE
-        self.packs = range(1 if narrow else 2, FEW + 1) if large or narrow else range(0)
+        self.packs = range(2, FEW + 1) if large else range(0)
 
     @cached_property
     def matrix(self) -> Tensor:
         """All of them, one below the other."""
+        return self._joined()
+
+    def _joined(self) -> Tensor:
         merged = [linear.merged() for linear in self.linears]
         matrix = (torch.cat(merged) if len(merged) > 1 else merged[0]).to(self.dtype)
         tall = len(matrix) > matrix.shape[1]
@@ -44,11 +48,12 @@ class Lent:
     @cached_property
     def packed(self) -> Tensor:
         """The second copy."""
-        return torch.ops.mkldnn._reorder_linear_weight(self.matrix.contiguous(), 16)
+        matrix = self._joined() if self.narrow else self.matrix
+        return torch.ops.mkldnn._reorder_linear_weight(matrix.contiguous(), 16)
 
     def __call__(self, x: Tensor) -> Tensor:
         """The products, side by side."""
-        if x.numel() // x.shape[-1] not in self.packs:
+        if not self.narrow and x.numel() // x.shape[-1] not in self.packs:
             return F.linear(x, self.matrix)
         return torch.ops.mkldnn._linear_pointwise(x, self.packed, None, "none", [], "")
 
