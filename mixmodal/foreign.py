@@ -82,16 +82,11 @@ def _refuse(like: ModelConfig) -> None:
     """
     for name, stream in like.streams.items():
         if stream.expert:
-            raise ValueError(
-                f"the stream {name} takes expert {stream.expert}, and these weights are of one: take a recipe whose"
-                " streams name none, as lossless_two"
-            )
+            raise ValueError(f"the stream {name} takes expert {stream.expert}, and these weights have one: name none")
         for spec in (stream.codec, stream.objective):
             if isinstance(nets := spec.get("nets"), dict) and "from" in nets:
-                raise ValueError(
-                    f"the stream {name} stands on a trained net ({nets['from']}): import without --recipe, then train"
-                    " the recipe on what came of it, `mixmodal train RECIPE --set start=OUT`"
-                )
+                told = "import without --recipe, then train the recipe on what came of it, `--set start=OUT`"
+                raise ValueError(f"the stream {name} stands on a trained net ({nets['from']}): {told}")
     if like.trunk.adaptive:
         raise ValueError("the recipe's trunk is adaptive, these weights' is not: take a recipe that adds the time")
 

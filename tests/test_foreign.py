@@ -418,7 +418,7 @@ def test_a_recipe_that_a_foreign_trunk_cannot_carry_is_refused_with_what_to_do(q
         load(qwen, replace(small_config(), trunk=replace(small_config().trunk, adaptive=True)))
     like = small_config()
     streams = {name: replace(stream, expert=1) for name, stream in like.streams.items() if name != like.speaker}
-    with pytest.raises(ValueError, match="takes expert 1, and these weights are of one"):
+    with pytest.raises(ValueError, match="takes expert 1, and these weights have one"):
         load(qwen, replace(like, streams={**like.streams, **streams}))
 
 
