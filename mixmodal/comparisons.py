@@ -175,6 +175,20 @@ def tenfold() -> Comparison:
     )
 
 
+def tenfold_longer() -> Comparison:
+    """The patches that come nearest, by x, for ten times what its U-Net took there to a quarter of exact pictures."""
+    whole = tenfold()
+    return replace(
+        whole,
+        name="tenfold_longer",
+        question="Do patches of 8 px, which predict x, come in ten times a U-Net's FLOPs to where it came?",
+        arms={"patch8_x": whole.arms["patch8_x"]},
+        budget={"flops": 1.45e14},
+        points=16,
+        against={},
+    )
+
+
 def two_pictures() -> Comparison:
     """Questions about two pictures: both raw in one sequence, or each through an encoder of its own first.
 
