@@ -20,7 +20,7 @@ from mixmodal.config import PATHS
 from mixmodal.sequence import Place
 
 MASK_LIMIT_BYTES = 1 << 30
-MANY = 48  # queries from which a CPU answers a row by itself as fast as with others
+FEW, MANY = 8, 1 << 14  # queries, and pairs of one with a key, from which a CPU answers a row by itself as fast
 
 
 class Segment(NamedTuple):
@@ -138,12 +138,13 @@ def _attend_by_rows(q: Tensor, k: Tensor, v: Tensor, seen: Sight) -> Tensor:
     """Attention of each row over its own keys alone: most need no mask then, and what one weighs stays near by."""
     out = q.new_empty(*q.shape[:3], v.shape[-1])
     for row, (end, masked) in enumerate(seen.ends):
-        mask_1LK = seen.mask_B1LK[row, :, :, :end] if masked else None
-        own = (q[row], k[row, :, :end], v[row, :, :end])
+        at = slice(row, row + 1)
+        mask = seen.mask_B1LK[at, :, :, :end] if masked else None
+        own = (q[at], k[at, :, :end], v[at, :, :end])
         if q.dtype == k.dtype:
-            out[row] = scaled_dot_product_attention(*own, attn_mask=mask_1LK, enable_gqa=len(q[row]) > len(k[row]))
+            out[at] = scaled_dot_product_attention(*own, attn_mask=mask, enable_gqa=q.shape[1] > k.shape[1])
         else:
-            _attend_narrowly(*own, mask_1LK, out[row])
+            _attend_narrowly(*(x[0] for x in own), None if mask is None else mask[0], out[row])
     return out
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mixmodal.attention import MANY, Sight, visible_mask
+from mixmodal.attention import FEW, MANY, Sight, visible_mask
 from mixmodal.config import TrunkConfig
 from mixmodal.sequence import PADDING, Batch, Place
 
@@ -69,7 +69,8 @@ class Cache:
             held[self._at] = new
         mask = visible_mask(block, Place(*(f[self._rows, : self._end] for f in self.place)))
         self.place.doc[self._at] = PADDING  # scratch, unless it is kept
-        ends = [begin + length for begin in begins] if device.type == "cpu" and length >= MANY else []
+        by_row = device.type == "cpu" and length >= FEW and length * self._end >= MANY
+        ends = [begin + length for begin in begins] if by_row else []
         alone = tuple((end, not mask[row, ..., :end].all()) for row, end in enumerate(ends))
         # Forwards alone SDPA is the fastest, most of all where everything is seen.
         return Sight(cos_BLE, sin_BLE, None if mask.all() else mask, plain=False, ends=alone)

@@ -174,7 +174,7 @@ def test_matrices_of_one_input_are_one_while_the_model_generates_and_adapters_pa
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("many", [2, 1000])
+@pytest.mark.parametrize("many", [1, 1 << 30])
 @pytest.mark.parametrize("slots", [[1, 2], [2, 0], [0, 3]])
 def test_slots_that_follow_one_another_and_slots_that_do_not_read_the_same(slots, many, monkeypatch):
     """Also where they hold unlike lengths: slot 0 and 2 begin with one document more; and whoever asks by itself."""
