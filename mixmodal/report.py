@@ -87,6 +87,7 @@ def page(result: dict[str, Any]) -> str:
     ((kind, amount),) = result["budget"].items()
     spent = _flops(amount) if kind == "flops" else f"{amount:,.6g} {kind}"
     seeds, wanted = (", ".join(map(str, result.get(name, result["seeds"]))) for name in ("seeds", "of_seeds"))
+    count = len(arms) - len(result["beside"])
     seeds += f" (so far, of {wanted})" if seeds != wanted else ""
     twin = f"{TWIN}ARM learned prose alone, for what ARM spent on it." if result["twins"] else ""
     asked = ", ".join(f"{name} {_flat(value)}" for name, value in result["options"].items() if name != "source")
@@ -94,8 +95,8 @@ def page(result: dict[str, Any]) -> str:
     return f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{_safe(result["name"])}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head><body>
 <h1>{_safe(result["question"])}</h1>
-<p>{len(arms) - len(result["beside"])} arms, seeds {seeds}, each on {spent}. Judged by the suite
-<i>{_safe(result["suite"])}</i>{f" ({_safe(asked)})" if asked else ""}: {_count(result)} questions of a kind, the
+<p>{count} arm{"s" * (count != 1)}, seed{"s" * (len(result["seeds"]) != 1)} {seeds}, each on {spent}. Judged by the
+suite <i>{_safe(result["suite"])}</i>{f" ({_safe(asked)})" if asked else ""}: {_count(result)} questions of a kind, the
 same for every seed, one sample each, curves with up to {result["few"]}. Intervals are of 95 %: of rates the wider of
 that over the seeds and that over the questions, of other numbers (±) that over the seeds. {twin}</p>
 <ul>{"".join(f"<li>{line}</li>" for line in verdicts(result))}</ul>
