@@ -277,7 +277,11 @@ def janusflow_two() -> Recipe:
 
 
 def bagel_two() -> Recipe:
-    """BAGEL: pictures read through an encoder of two blocks, and written as latents by flow on an expert of its own."""
+    """BAGEL: pictures read through an encoder of two blocks, and written as latents by flow on an expert of its own.
+
+    Result:  500 steps, seed 0, n = 100, 4.0 minutes of one core with bf16: 77 % of pictures, 26 % of captions; 90 %
+             filled.
+    """
     return _recipe("bagel_two", bagel.model(small_trunk(5), nets=LATENTS))
 
 
