@@ -50,7 +50,7 @@ def costs(work: Work, turns: int = 1) -> dict[str, Cost]:
 
     Limits:  memory is measured in a fork of this process, and on Linux alone; elsewhere it is 0.
     """
-    added = {name: _added(run) for name, run in work.items()}
+    added = {name: _added(run, max(turns, MEASURED)) for name, run in work.items()}
     return {name: Cost(_flops(run, turns), added[name]) for name, run in work.items()}
 
 
@@ -69,7 +69,7 @@ def _count(shape: tuple[int, ...]) -> int:
     return int(torch.Size(shape).numel())
 
 
-def _added(run: Callable[[], object]) -> int:
+def _added(run: Callable[[], object], turns: int) -> int:
     if not os.path.exists("/proc/self/clear_refs"):
         return 0
     reading, writing = os.pipe()
@@ -79,7 +79,7 @@ def _added(run: Callable[[], object]) -> int:
             with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
                 file.write("5")  # what was most so far is forgotten
             before = _resident("VmRSS")
-            for _ in range(MEASURED):
+            for _ in range(turns):
                 run()
             os.write(writing, str(_resident("VmHWM") - before).encode())
             status = 0

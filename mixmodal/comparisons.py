@@ -184,6 +184,8 @@ def tenfold_longer() -> Comparison:
         question="Do patches of 8 px, which predict x, come in ten times a U-Net's FLOPs to where it came?",
         arms={"patch8_x": whole.arms["patch8_x"]},
         budget={"flops": 1.45e14},
+        n=400,
+        few=400,  # by 40 questions a point a single seed would pass each rate too soon
         points=16,
         against={},
     )

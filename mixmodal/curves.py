@@ -1,7 +1,7 @@
 """Reference curves: the first losses of a recipe, with which anybody can see whether theirs are right.
 
 Processors round otherwise, and in fifty steps some recipes make percents of that. So a curve has its losses in fp64,
-too, from both how far rounding alone leads, and for how many steps nothing as small as that shows.
+too, which says with the others how far rounding alone leads, and for how many steps nothing as small as that shows.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LATE = 10  # so many of the last steps in common are compared: the first ones sa
 NUDGE = 1e-6  # of the first weights: more than they differ by between machines, as what fp32 rounds away
 SAME_SEED = 0.01  # how far from a curve a run may lie
 OTHER_SEED = 0.1  # how far another seed may lead in that time
-ROUNDINGS = 3  # where rounding alone led farther when the curve was recorded: so many times as far, whatever the seed
+ROUNDINGS = 3  # where rounding alone led farther, when the curve was recorded: so many times as far
 OF_LENGTH = ("steps", "minutes", "valid")  # what says how long and how a run is watched, not how it begins
 
 
@@ -118,7 +118,7 @@ def _in_fp64() -> Iterator[None]:
 
 def _widened(batch: Batch) -> Batch:
     """The same batch, its fractions in fp64."""
-    batch.time_BL = batch.time_BL.double()
+    batch.time_BL, batch.coords_BL3 = batch.time_BL.double(), batch.coords_BL3.double()
     for slots in batch.slots.values():
         for fields in (slots.embed, slots.predict):
             fields |= {name: value.double() for name, value in fields.items() if value.is_floating_point()}
@@ -176,7 +176,6 @@ def record(recipe: Recipe, folder: Path = FOLDER, steps: int = STEPS) -> Path:
             "mixmodal": __version__,
             "machine": this_machine(recipe),
             **told,
-            "rounding": distances({"losses": told["exact"]}, told["losses"]),
             "steady": steady(found["exact"], nudged),
         },
     )
@@ -196,6 +195,13 @@ def steady(one: list[dict[str, float]], other: list[dict[str, float]]) -> int:
     return len(list(takewhile(bool, near)))
 
 
+def allowed(curve: dict[str, Any], steps: int, same: bool) -> float:
+    """How far from the first `steps` of a curve a run may lie, of the same seed or of another."""
+    first = {name: values[:steps] for name, values in curve["losses"].items()}
+    astray = distances({"losses": curve.get("exact", curve["losses"])}, first).values()
+    return max(SAME_SEED if same else OTHER_SEED, ROUNDINGS * max(map(abs, astray), default=0.0))
+
+
 def distances(curve: dict[str, Any], losses: dict[str, list[float | None]]) -> dict[str, float]:
     """How far losses lie from those of a curve, as a share: the means of the last steps that both have.
 
@@ -203,7 +209,7 @@ def distances(curve: dict[str, Any], losses: dict[str, list[float | None]]) -> d
     """
     out = {}
     for name, wanted in curve["losses"].items():
-        pairs = [(w, g) for w, g in zip(wanted, losses.get(name, []), strict=False) if g is not None][-LATE:]
+        pairs = [(w, g) for w, g in zip(wanted, losses.get(name, []), strict=False) if None not in (w, g)][-LATE:]
         if pairs:
             mean_wanted, mean_got = np.mean(np.array(pairs), 0)
             out[name] = float(mean_got / mean_wanted - 1)

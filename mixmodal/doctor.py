@@ -17,7 +17,7 @@ from mixmodal import __version__
 from mixmodal.checkpoint import checkpoints, find_model, home_step, lacks
 from mixmodal.compute import fast_dtype, lacks_compiler, measured_peak
 from mixmodal.config import Recipe, from_json
-from mixmodal.curves import FOLDER, OTHER_SEED, ROUNDINGS, SAME_SEED, begins, curve_of, distances, processor, unlike
+from mixmodal.curves import FOLDER, allowed, begins, curve_of, distances, processor, unlike
 from mixmodal.data.named import data_folder
 from mixmodal.optim import phase_share
 from mixmodal.recipes import recipes
@@ -233,18 +233,18 @@ def by_curve(recipe: Recipe, steps: list[dict], folder: Path = FOLDER) -> Findin
     # A shorter run lets its rates fall sooner: until then its losses are the same.
     rates = [[phase_share(at, r.steps, r.optim) for at in range(len(steps))] for r in (recipe, named)]
     alike = sum(takewhile(bool, (one == other for one, other in zip(*rates, strict=True))))
-    wanted = {"losses": curve.get("exact", curve["losses"])}
-    away = distances(wanted, {name: [line.get(name) for line in steps[:alike]] for name in curve["losses"]})
+    same, wanted = recipe.seed == curve["seed"], {"losses": curve.get("exact", curve["losses"])}
+    held = min(alike, curve.get("steady", alike)) if same else alike  # behind these, what rounds otherwise shows
+    away = distances(wanted, {name: [line.get(name) for line in steps[:held]] for name in curve["losses"]})
     if not away or alike < 10:
         few = f"{alike} steps at its rates" if alike < len(steps) else f"too early: {len(steps)} steps"
         return Finding("note", "curve", f"{few}, ten are compared at least")
-    astray = max([0.0, *(abs(share or 0) for share in curve.get("rounding", {}).values())])
-    allowed = max(SAME_SEED if recipe.seed == curve["seed"] else OTHER_SEED, ROUNDINGS * astray)
+    most = allowed(curve, held, same)
     told = ", ".join(f"{name} {share:+.1%}" for name, share in away.items())
-    if all(abs(share) <= allowed for share in away.values()):
+    if all(abs(share) <= most for share in away.values()):
         return Finding("ok", "curve", f"the losses are where they should be: {told}")
     return Finding(
         "WRONG",
         "curve",
-        f"the losses are not where they should be: {told}, {allowed:.0%} allowed; has the data changed?",
+        f"the losses are not where they should be: {told}, {most:.0%} allowed; has the data changed?",
     )

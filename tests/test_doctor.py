@@ -96,14 +96,14 @@ def test_a_run_is_compared_with_the_curve_of_its_recipe(tmp_path, monkeypatch):
     assert told(2.01) == ("ok", "the losses are where they should be: text.nll +0.5%")
     assert told(2.1)[0] == "WRONG" and "text.nll +5.0%, 1% allowed" in told(2.1)[1]
     assert told(2.1, seed=4)[0] == "ok" and told(2.3, seed=4)[0] == "WRONG"
-    (tmp_path / "tiny.json").write_text(json.dumps({**curve, "rounding": {"text.nll": -0.02}}), "utf8")
-    assert told(2.1)[0] == "ok" and told(2.2)[0] == "WRONG" and "6% allowed" in told(2.2)[1]
-    far = {**curve, "rounding": {"text.nll": -0.05, "patches.mse": None}}  # farther than seeds lie apart
-    (tmp_path / "tiny.json").write_text(json.dumps(far), "utf8")
-    assert told(2.28, seed=4)[0] == "ok" and told(2.32, seed=4)[0] == "WRONG"
-    rounded = {**curve, "losses": {"text.nll": [2.5] * 12}, "exact": curve["losses"]}  # where it was recorded
+    rounded = {**curve, "exact": curve["losses"], "losses": {"text.nll": [1.96] * 12}}  # where it was recorded
     (tmp_path / "tiny.json").write_text(json.dumps(rounded), "utf8")
-    assert told(2.01)[0] == "ok" and told(2.5)[0] == "WRONG"
+    assert told(2.1)[0] == "ok" and told(2.2)[0] == "WRONG" and "6% allowed" in told(2.2)[1]
+    (tmp_path / "tiny.json").write_text(json.dumps({**rounded, "losses": {"text.nll": [1.9] * 12}}), "utf8")
+    assert told(2.28, seed=4)[0] == "ok" and told(2.32, seed=4)[0] == "WRONG"  # farther than seeds lie apart
+    late = {**rounded, "losses": {"text.nll": [2.0] * 11 + [1.2]}, "steady": 11}  # of the last step nothing is held
+    (tmp_path / "tiny.json").write_text(json.dumps(late), "utf8")
+    assert told(2.01)[0] == "ok" and "1% allowed" in told(2.1)[1]
     (tmp_path / "tiny.json").write_text(json.dumps(curve), "utf8")
     assert told(2.0, count=5) == ("note", "too early: 5 steps, ten are compared at least")
     # Of a shorter run the rates fall sooner, and what it loses from there on says nothing.

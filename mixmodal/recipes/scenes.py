@@ -24,7 +24,7 @@ def scenes_two() -> Recipe:
     Batches are small and many, the trunk shallow: in five minutes what counts is how often it moves.
 
     Result:  two quiet cores with AVX2 alone, 4.8 minutes, seeds 0, 1, 2, n = 500: 1,232 to 1,258 steps, exact pictures
-             56.6, 68.6, 69.4 %, exact captions 95.4, 96.8, 96.6 %. Two with bf16, seed 0: 6,661 steps, 93.4 and 100 %.
+             56.6, 68.6, 69.4 %, exact captions 95.4, 96.8, 96.6 %. Two with bf16, seed 0: 6,217 steps, 94.0 and 100 %.
              With five blocks, twice the rows and a quicker Muon it took 465 steps with AVX2 alone, and had 32.0 and
              49.6 % (seed 0).
     """
